@@ -1,0 +1,1 @@
+"""Antiphon: a self-hosted voice agent server."""

@@ -1,0 +1,192 @@
+"""The Conversation: holds the floor and decides. Events in, actions out; time is an argument.
+
+    actions = conversation.handle(event, now_ms)      something happened
+    due_ms = conversation.deadline()                  when to call tick, None: no need
+    actions = conversation.tick(now_ms)               time has passed
+
+It decides when the caller's turn has ended, when to speculate, commit or throw away a reply, what an interruption is,
+and what the caller has heard. It knows no model, no protocol, no sample of audio and no clock. All transitions go
+through the table in `floor.py`. `turns.py` is its half that listens to the caller, `replies.py` the half that speaks,
+`commands.py` what a client may ask for by hand.
+"""
+
+from __future__ import annotations
+
+from antiphon.core import actions as act
+from antiphon.core import events as ev
+from antiphon.core.commands import Commands
+from antiphon.core.floor import TRANSITIONS, Cause, Floor
+from antiphon.core.history import History
+from antiphon.core.listening import Listener
+from antiphon.core.policy import Policy
+from antiphon.core.replies import Replies
+from antiphon.core.speaking import Reply, Speaker
+from antiphon.core.turns import Turns
+
+_CONTESTED_LIMIT_MS = 6_000
+"""An interruption that is still undecided after this is meant."""
+_CLOSING_LIMIT_MS = 15_000
+"""A goodbye that has not been played out after this is cut."""
+
+
+class Conversation:
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self.floor = Floor.OPEN
+        self.history = History()
+        self.listener = Listener(self.emit)
+        self.speaker = Speaker(self.emit)
+        self.turns = Turns(self)
+        self.replies = Replies(self)
+        self._out: list[act.Action] = []
+        self._since_ms = 0
+        """When the floor changed last."""
+        self._idle_since_ms = 0
+        self._closing_reason = ""
+        self._handlers: ev.Handlers = {
+            ev.Started: self._on_started,
+            ev.HungUp: self._on_hung_up,
+            ev.Finish: self._on_finish,
+            ev.Configure: self._on_configure,
+            **self.turns.handlers,
+            **self.replies.handlers,
+            **Commands(self).handlers,
+        }
+
+    def handle(self, event: ev.Event, now_ms: int) -> list[act.Action]:
+        if self.floor is not Floor.ENDED:
+            self._handlers[type(event)](event, now_ms)
+            self.replies.settle(now_ms)
+        return self._take()
+
+    def tick(self, now_ms: int) -> list[act.Action]:
+        due_ms = self.deadline()
+        if due_ms is not None and now_ms >= due_ms:
+            self._on_deadline(now_ms)
+            self.replies.settle(now_ms)
+        return self._take()
+
+    def deadline(self) -> int | None:
+        """When `tick` has something to do, if nothing happens before."""
+        policy, turn, reply = self.policy, self.listener.turn, self.speaker.reply
+        match self.floor:
+            case Floor.OPEN:
+                if policy.idle_prompt_after_ms <= 0 or self.replies.pending_tools:
+                    return None
+                return self._idle_since_ms + policy.idle_prompt_after_ms
+            case Floor.DECIDING:
+                return turn.asked_ms + policy.transcript_timeout_ms if turn else None
+            case Floor.THINKING:
+                if reply and reply.text and not reply.speaks:
+                    return None  # it is being written out
+                return self._since_ms + policy.reply_timeout_ms
+            case Floor.AGENT:
+                return self._playback_deadline(reply)
+            case Floor.CONTESTED:
+                limit_ms = self._since_ms + _CONTESTED_LIMIT_MS
+                if turn and self.listener.gate.paused:
+                    return min(limit_ms, turn.asked_ms + policy.barge_in_timeout_ms)
+                return limit_ms
+            case Floor.CLOSING:
+                due_ms = self._playback_deadline(reply) if reply and reply.audible else None
+                limit_ms = self._since_ms + _CLOSING_LIMIT_MS
+                return limit_ms if due_ms is None else min(limit_ms, due_ms)
+        return None
+
+    def _playback_deadline(self, reply: Reply | None) -> int | None:
+        """When the sent audio will have been played, or is overdue."""
+        ends_at = reply.ledger.ends_at() if reply else None
+        if reply is None or ends_at is None or not reply.generated:
+            return None
+        if reply.ledger.sent_ms < reply.ledger.total_ms:
+            return None
+        grace_ms = self.policy.playback_grace_ms if self.policy.client_reports_played else 0
+        return ends_at + grace_ms
+
+    def needed_from_ms(self) -> int:
+        """Caller audio before this will never be asked for."""
+        return self.listener.needed_from_ms(self.policy)
+
+    def emit(self, action: act.Action) -> None:
+        self._out.append(action)
+
+    def go(self, cause: Cause, now_ms: int) -> None:
+        """Change the floor by the table. An impossible change is a bug, not a condition."""
+        target = TRANSITIONS[self.floor].get(cause)
+        if target is None:
+            raise AssertionError(f"no transition from {self.floor} by {cause.name}")
+        if target is not self.floor:
+            self.floor = target
+            self.emit(act.FloorChanged(target))
+        self._since_ms = now_ms
+        if target is Floor.OPEN:
+            self._idle_since_ms = now_ms
+
+    def _take(self) -> list[act.Action]:
+        out, self._out = self._out, []
+        return out
+
+    def _on_started(self, event: ev.Started, now_ms: int) -> None:
+        self._idle_since_ms = now_ms
+        if event.greet and self.policy.greeting:
+            self.replies.say("greeting", self.policy.greeting, now_ms)
+
+    def _on_configure(self, event: ev.Configure, now_ms: int) -> None:
+        self.policy = event.policy
+        self._idle_since_ms = now_ms
+
+    def _on_hung_up(self, event: ev.HungUp, now_ms: int) -> None:
+        self.hang_up(event.reason, now_ms)
+
+    def _on_finish(self, event: ev.Finish, now_ms: int) -> None:
+        text = event.text or self.policy.goodbye
+        if not event.say_goodbye or not text:
+            self.hang_up(event.reason, now_ms)
+        elif self.floor is not Floor.CLOSING:
+            self._say_goodbye(text, event.reason, now_ms)
+
+    def hang_up(self, reason: str, now_ms: int) -> None:
+        if self.speaker.reply is not None:
+            self.replies.stop_reply("cancelled", reason, now_ms, silence=False)
+        self.listener.close_turn()
+        self.go(Cause.HANG_UP, now_ms)
+        self.emit(act.Hangup(reason))
+
+    def close(self, now_ms: int) -> None:
+        """The goodbye is over."""
+        self.hang_up(self._closing_reason, now_ms)
+
+    def _say_goodbye(self, text: str, reason: str, now_ms: int) -> None:
+        if self.speaker.reply is not None:
+            self.replies.stop_reply("cancelled", reason, now_ms)
+        self.listener.close_turn()
+        self._closing_reason = reason
+        self.go(Cause.GOODBYE, now_ms)
+        self.replies.speak_text("goodbye", text, now_ms)
+
+    def _on_deadline(self, now_ms: int) -> None:
+        match self.floor:
+            case Floor.OPEN:
+                self._on_idle(now_ms)
+            case Floor.DECIDING:
+                self.turns.decide_overdue_turn(now_ms)
+            case Floor.THINKING:
+                self.replies.fail_reply("reply_timeout", "no reply in time", now_ms)
+            case Floor.AGENT:
+                reply = self.speaker.reply
+                if reply is not None:
+                    self.replies.reply_over(reply, now_ms)
+            case Floor.CONTESTED:
+                self.turns.decide_overdue_interruption(now_ms)
+            case Floor.CLOSING:
+                self.close(now_ms)
+
+    def _on_idle(self, now_ms: int) -> None:
+        policy = self.policy
+        if self.turns.unanswered_prompts < policy.max_idle_prompts and policy.idle_prompt:
+            self.turns.unanswered_prompts += 1
+            self.replies.say("prompt", policy.idle_prompt, now_ms)
+        elif policy.goodbye:
+            self._say_goodbye(policy.goodbye, "nobody answered", now_ms)
+        else:
+            self.hang_up("nobody answered", now_ms)

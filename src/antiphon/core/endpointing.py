@@ -1,0 +1,122 @@
+"""How much silence ends a turn, given how it sounds, how it reads, and what was asked for.
+
+A turn detector errs in about one case of five either way (MODELS.md), so its word shortens or lengthens the wait and
+never decides alone; a silence limit always stands beside it. English word lists; other languages fall back on sound
+and punctuation. Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+
+from antiphon.core.policy import Policy
+
+_UNFINISHED = frozenset(
+    """a an the and or but so because if when while although though unless until since that which
+    who whose whom to of in on at by for from with without into onto about between through
+    during before after over under than as my your his her its our their this these those some
+    any every each no i he she we they is are was were am be been being has have had do does
+    did will would can could should may might must not very really quite just um uh er erm hmm
+    like maybe perhaps also then plus versus""".split()
+)
+"""A turn that ends in one of these is seldom over."""
+
+_CLOSED = frozenset(
+    """am are is do does did have has will would can could should must was were be it that so
+    then to on in""".split()
+)
+"""Words of the list above that do end questions and short answers: "yes I do", "what is that"."""
+
+_ASKS_DICTATION = re.compile(
+    r"\b(number|digits?|spell|spelling|e-?mail|address|code|zip|postcode|reference|account|date of birth|pin)\b",
+    re.IGNORECASE,
+)
+_DIGIT_WORDS = frozenset(
+    """zero oh one two three four five six seven eight nine ten double triple hundred hyphen dash
+    dot at underscore""".split()
+)
+_TOKEN = re.compile(r"[A-Za-z0-9@'’.]+")
+
+
+def looks_unfinished(text: str) -> bool:
+    """The words ask for more: a conjunction, an article, a filler, a comma or an ellipsis at the end."""
+    text = text.strip()
+    if not text:
+        return False
+    if text.endswith(("...", "…", ",", "-", "—", ":", ";")):
+        return True
+    word = _last_word(text)
+    if text.endswith("?") and word in _CLOSED:
+        return False
+    if text.endswith((".", "!")) and word in {
+        "do",
+        "am",
+        "is",
+        "it",
+        "that",
+        "so",
+        "have",
+        "can",
+        "will",
+    }:
+        return False
+    return word in _UNFINISHED
+
+
+def being_dictated(text: str, question: str = "") -> bool:
+    """Digits, letters or an e-mail address are under way, or `question` (the agent's last words) asked for some."""
+    words = [w.strip(".'’").lower() for w in _TOKEN.findall(text)]
+    if not words:
+        return False
+    tail = words[-3:]
+    spelled = sum(1 for w in tail if _spelled(w))
+    if spelled == len(tail) and len(words) >= 2:
+        return True
+    asked = _ASKS_DICTATION.search(question) is not None and question.rstrip().endswith(
+        ("?", ".", ":")
+    )
+    return asked and _spelled(words[-1])
+
+
+def silence_needed_ms(
+    policy: Policy, text: str | None, probability: float | None, *, question: str = ""
+) -> int:
+    """Silence after which the turn is over.
+
+    `text`: transcript so far, None while unknown. `probability`: of the turn detector, None while unknown or when there
+    is no detector.
+    """
+    if text is None:
+        return policy.max_silence_ms
+    if being_dictated(text, question):
+        return max(policy.dictation_silence_ms, policy.max_silence_ms)
+    unfinished = looks_unfinished(text)
+    if probability is None:
+        if policy.use_turn_detector:
+            return policy.max_silence_ms
+        return policy.max_silence_ms if unfinished else policy.plain_silence_ms
+    if probability >= policy.turn_threshold:
+        return policy.unsure_silence_ms if unfinished else policy.min_silence_ms
+    if unfinished:
+        return policy.max_silence_ms
+    if probability >= policy.turn_threshold / 2:
+        return policy.unsure_silence_ms
+    # It sounds unfinished and the words do not say: between the two, the surer the detector the longer.
+    doubt = 1 - probability / (policy.turn_threshold / 2)
+    return policy.unsure_silence_ms + round(
+        doubt * (policy.max_silence_ms - policy.unsure_silence_ms) * 0.6
+    )
+
+
+def _last_word(text: str) -> str:
+    words = _TOKEN.findall(text)
+    return words[-1].strip(".'’").lower() if words else ""
+
+
+def _spelled(word: str) -> bool:
+    return (
+        word.isdigit()
+        or word in _DIGIT_WORDS
+        or "@" in word
+        or (len(word) == 1 and word not in {"a", "i"})
+    )

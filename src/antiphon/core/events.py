@@ -1,0 +1,279 @@
+"""Everything that can happen to a conversation: one closed set of frozen dataclasses.
+
+Doors, models and the session speak to the Conversation in these words only. Audio never enters: only positions and
+durations. Every result of a model names the turn, attempt or reply it belongs to; what is stale is dropped by the
+Conversation. `*_ms` positions of the caller's audio count from its first sample (the audio clock); those of a reply
+count from that reply's first sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from antiphon.core.history import Item, ToolRequest
+from antiphon.core.policy import Policy
+
+# --- the call ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The line is open. `greet`: say the policy's greeting."""
+
+    greet: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HungUp:
+    """The caller is gone."""
+
+    reason: str = "caller hung up"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End the call from our side; `say_goodbye`: play `text` (or the policy's goodbye) out first."""
+
+    reason: str = "finished"
+    say_goodbye: bool = False
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """From now on this policy holds."""
+
+    policy: Policy
+
+
+# --- the caller -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VadScored:
+    """Speech probability of the window of caller audio that ends at `end_ms`."""
+
+    probability: float
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """The caller wrote instead of speaking. `reply`: and wants an answer."""
+
+    text: str
+    reply: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInput:
+    """Take what was heard since the last turn, up to `end_ms`, as a finished turn. `reply`: and answer it."""
+
+    end_ms: int
+    reply: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClearInput:
+    """Forget what was heard since the last turn, up to `end_ms`."""
+
+    end_ms: int
+
+
+# --- commands of a client that conducts the call itself ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReply:
+    """Answer now, from the history as it stands.
+
+    `options` are for whoever generates (instructions, tools, token limit); the core passes them on.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    speak: bool | None = None
+    """False: text only; None: as the policy says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Speak exactly this, interrupting nobody: ignored unless the floor is open."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReply:
+    """Stop the live reply (`reply`: only if it is this one)."""
+
+    reply: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddItem:
+    item: Item
+    after: str | None = None
+    """Id of the item before it; `"root"`: at the start; None: at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteItem:
+    item: str
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateItem:
+    """The caller heard only `heard_ms` of this assistant item."""
+
+    item: str
+    heard_ms: int
+
+
+# --- results of models ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribed:
+    """What was said between the positions that `Transcribe` named."""
+
+    turn: int
+    attempt: int
+    text: str
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptFailed:
+    turn: int
+    attempt: int
+    reason: str
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnScored:
+    """How finished the turn sounds, 0..1."""
+
+    turn: int
+    attempt: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyText:
+    """A piece of the reply's text."""
+
+    reply: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTool:
+    """The reply asks for a function call."""
+
+    reply: str
+    call: ToolRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyComplete:
+    """The language model has finished."""
+
+    reply: str
+    finish: str = "stop"
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyFailed:
+    reply: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseAudio:
+    """`duration_ms` more of this clause's audio is at hand."""
+
+    reply: str
+    clause: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseSpoken:
+    """All audio of this clause is at hand."""
+
+    reply: str
+    clause: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseFailed:
+    reply: str
+    clause: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReturned:
+    """A function call has a result for the language model."""
+
+    call_id: str
+    output: str
+
+
+# --- playback ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSent:
+    """The reply's audio up to `sent_ms` has left for the caller."""
+
+    reply: str
+    sent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """The caller's end reports that the reply has been played up to `played_ms`."""
+
+    reply: str
+    played_ms: int
+
+
+Event = (
+    Started
+    | HungUp
+    | Finish
+    | Configure
+    | VadScored
+    | Typed
+    | CommitInput
+    | ClearInput
+    | RequestReply
+    | Say
+    | CancelReply
+    | AddItem
+    | DeleteItem
+    | TruncateItem
+    | Transcribed
+    | TranscriptFailed
+    | TurnScored
+    | ReplyText
+    | ReplyTool
+    | ReplyComplete
+    | ReplyFailed
+    | ClauseAudio
+    | ClauseSpoken
+    | ClauseFailed
+    | ToolReturned
+    | AudioSent
+    | Played
+)
+
+Handlers = dict[type, Callable[[Any, int], None]]
+"""Event type -> what to do with the event at `now_ms`."""

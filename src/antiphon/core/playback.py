@@ -1,0 +1,162 @@
+"""The playout ledger of one reply: what was made, sent and heard, and which words that covers.
+
+The caller's position comes from reports of the client where there are any, else from a clock that starts with the first
+sent audio. Knows no audio, only durations; decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REPORT_TRUST_MS = 250
+"""A report is extrapolated by the clock for at most this long: clients report every 100 to 200 ms."""
+
+
+@dataclass(slots=True)
+class Span:
+    """One clause: its text, and where its audio lies in the reply."""
+
+    text: str
+    start_ms: int = 0
+    duration_ms: int = 0
+    done: bool = False
+
+
+class Ledger:
+    def __init__(self, *, reports: bool) -> None:
+        self.spans: list[Span] = []
+        self.total_ms = 0
+        self.sent_ms = 0
+        self._reports = reports
+        self._base_ms = 0
+        self._since_ms: int | None = None
+        """Clock time at which `_base_ms` was the position; None while nothing plays."""
+
+    # -- what was made -----------------------------------------------------------------------------
+
+    def add_clause(self, text: str) -> int:
+        """-> index of the new clause."""
+        self.spans.append(Span(text))
+        return len(self.spans) - 1
+
+    def add_audio(self, clause: int, duration_ms: int) -> None:
+        """Audio arrives clause by clause, in order."""
+        span = self.spans[clause]
+        if not span.duration_ms:
+            span.start_ms = self.total_ms
+        span.duration_ms += duration_ms
+        self.total_ms += duration_ms
+
+    def finish_clause(self, clause: int) -> None:
+        span = self.spans[clause]
+        if not span.duration_ms:
+            span.start_ms = self.total_ms
+        span.done = True
+
+    @property
+    def made(self) -> bool:
+        return all(span.done for span in self.spans)
+
+    # -- what was sent and heard --------------------------------------------------------------------
+
+    def sent(self, sent_ms: int, now_ms: int) -> None:
+        """Cumulative. After a gap in supply the clock starts anew where the sound stopped."""
+        position = self.position(now_ms)
+        if self._since_ms is None or position >= self.sent_ms:
+            self._base_ms, self._since_ms = position, now_ms
+        self.sent_ms = max(self.sent_ms, min(sent_ms, self.total_ms))
+
+    def report(self, played_ms: int, now_ms: int) -> bool:
+        """A client's word on its position, held within reason: never beyond what was sent, never backwards.
+
+        -> False when the report was a lie and had to be clamped.
+        """
+        honest = 0 <= played_ms <= self.sent_ms
+        self._base_ms = max(self._base_ms, min(max(played_ms, 0), self.sent_ms))
+        if self._since_ms is not None:
+            self._since_ms = now_ms
+        self._reports = True
+        return honest
+
+    def pause(self, now_ms: int, *, cleared: bool) -> None:
+        """Sending has stopped. `cleared`: what was sent and not played is dropped at the client."""
+        self._base_ms = self.position(now_ms) if cleared else self.sent_ms
+        self._since_ms = None
+
+    def rewind(self, to_ms: int) -> None:
+        """Sending goes on from here: what lies after it was dropped."""
+        self.sent_ms = self._base_ms = to_ms
+        self._since_ms = None
+
+    def position(self, now_ms: int) -> int:
+        """How much of the reply has been heard by now."""
+        if self._since_ms is None:
+            return self._base_ms
+        elapsed_ms = now_ms - self._since_ms
+        if self._reports:
+            elapsed_ms = min(elapsed_ms, REPORT_TRUST_MS)
+        return min(self._base_ms + max(elapsed_ms, 0), self.sent_ms)
+
+    def ends_at(self) -> int | None:
+        """Clock time at which everything sent will have been played; None while nothing plays."""
+        if self._since_ms is None:
+            return None
+        return self._since_ms + self.sent_ms - self._base_ms
+
+    # -- words --------------------------------------------------------------------------------------
+
+    def heard(self, position_ms: int) -> tuple[str, str]:
+        """-> (text heard, text not heard). A word counts once its last sound has been played.
+
+        Within a clause words are placed in proportion to their letters, which is within a word of the truth for
+        clauses of a few seconds.
+        """
+        heard: list[str] = []
+        unheard: list[str] = []
+        for span in self.spans:
+            done, rest = _split_words(span, position_ms)
+            (unheard if unheard else heard).append(done)
+            unheard.append(rest) if rest else None
+        return _join(heard), _join(unheard)
+
+    def word_start(self, position_ms: int) -> int:
+        """Position of the word being said at `position_ms`, so that a resumed reply repeats it whole."""
+        for span in self.spans:
+            if span.start_ms <= position_ms < span.start_ms + span.duration_ms:
+                best_ms = span.start_ms
+                for start_ms, _ in _word_times(span):
+                    if start_ms <= position_ms:
+                        best_ms = start_ms
+                return best_ms
+        return position_ms
+
+
+def _word_times(span: Span) -> list[tuple[int, int]]:
+    """(start, end) of each word, relative to the reply."""
+    words = span.text.split()
+    letters = sum(len(word) + 1 for word in words) or 1
+    times: list[tuple[int, int]] = []
+    count = 0
+    for word in words:
+        start = span.start_ms + span.duration_ms * count // letters
+        count += len(word) + 1
+        times.append((start, span.start_ms + span.duration_ms * count // letters))
+    return times
+
+
+def _split_words(span: Span, position_ms: int) -> tuple[str, str]:
+    if span.done and position_ms >= span.start_ms + span.duration_ms:
+        return span.text, ""
+    if position_ms <= span.start_ms or not span.duration_ms:
+        return "", span.text
+    words = span.text.split()
+    # While a clause is still being synthesised its length is unknown: what is there may be only its beginning,
+    # so a word counts only when even the audio made so far would cover it.
+    heard = sum(1 for _, end_ms in _word_times(span) if end_ms <= position_ms)
+    if not span.done:
+        heard = min(heard, max(len(words) - 1, 0))
+    return " ".join(words[:heard]), " ".join(words[heard:])
+
+
+def _join(parts: list[str]) -> str:
+    return " ".join(part.strip() for part in parts if part.strip())

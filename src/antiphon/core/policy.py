@@ -1,0 +1,108 @@
+"""Everything about a conversation's manners that an owner may choose, each with a sane default.
+
+Plain data: this module knows no model, no protocol and where the values come from. All times are milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How one call is conducted. Immutable: a changed policy is a new one (`dataclasses.replace`)."""
+
+    # -- hearing the caller -------------------------------------------------------------------------
+    speech_threshold: float = 0.5
+    """Speech probability from which a window counts as speech."""
+    silence_threshold: float = 0.35
+    """Probability below which a window counts as silence; between the two the last state holds."""
+    min_speech_ms: int = 96
+    """Speech shorter than this never starts a turn."""
+    prefix_padding_ms: int = 300
+    """Audio kept from before the detected onset."""
+    auto_turns: bool = True
+    """End turns by listening. False: only when the client commits."""
+    auto_reply: bool = True
+    """Answer a turn when it ends. False: only when the client asks for a reply."""
+
+    # -- end of turn --------------------------------------------------------------------------------
+    speculate_after_ms: int = 64
+    """Silence after which the reply is prepared, unheard, in case the turn is over. 0: never speculate."""
+    min_silence_ms: int = 240
+    """Silence that ends a turn which sounds and reads finished."""
+    unsure_silence_ms: int = 700
+    """Silence that ends a turn when sound and words disagree."""
+    max_silence_ms: int = 1800
+    """Silence that ends any turn, dictation apart."""
+    dictation_silence_ms: int = 2500
+    """Silence that ends a turn while digits, spelling or an e-mail address are being dictated."""
+    plain_silence_ms: int = 600
+    """Silence that ends a turn when there is no turn detector to ask."""
+    turn_threshold: float = 0.5
+    """Turn-detector probability from which a turn sounds finished."""
+    use_turn_detector: bool = True
+    rescore_every_ms: int = 192
+    """While a pause lasts and sounds unfinished, the detector is asked again this often."""
+    reopen_turns: bool = True
+    """A caller who goes on before the reply is audible continues the same turn."""
+    max_turn_ms: int = 120_000
+    """A turn is ended by force after this much speech."""
+    segment_ms: int = 12_000
+    """In a long turn, what lies before a pause is transcribed once after this much audio and kept."""
+
+    # -- captions while the caller speaks -----------------------------------------------------------
+    partial_every_ms: int = 320
+    """Interval of partial transcripts; 0: none."""
+    warm_prompt: bool = True
+    """Read partial transcripts into the language model's prompt cache."""
+
+    # -- speaking -----------------------------------------------------------------------------------
+    first_clause_words: int = 3
+    """Words of the first clause, so that the voice starts early; 0: wait for punctuation."""
+    max_clause_chars: int = 140
+    speak_ahead_ms: int = 4_000
+    """Speech synthesised beyond what has been played, at most."""
+    speak_replies: bool = True
+    """False: replies are text only."""
+
+    # -- being interrupted --------------------------------------------------------------------------
+    interruptible: bool = True
+    """False: the caller's speech never stops the agent; it is heard afterwards."""
+    barge_in: str = "confirm"
+    """`confirm`: pause, decide, then stop or resume. `immediate`: stop at the first speech."""
+    barge_in_threshold: float = 0.6
+    """Speech probability needed while the agent speaks: its echo is louder than a silent room."""
+    barge_in_min_speech_ms: int = 96
+    barge_in_sure_ms: int = 900
+    """Speech this long is an interruption whatever its words."""
+    barge_in_check_ms: int = 260
+    """The interruption's words are looked at after this much speech, and again at this interval."""
+    barge_in_timeout_ms: int = 1_500
+    """A contested pause never lasts longer than this after the caller fell silent."""
+
+    # -- silence ------------------------------------------------------------------------------------
+    idle_prompt_after_ms: int = 7_000
+    """Silence of both sides after which the agent asks; 0: never."""
+    max_idle_prompts: int = 2
+    """After so many unanswered prompts the agent says goodbye and ends the call."""
+
+    # -- when models do not answer ------------------------------------------------------------------
+    transcript_timeout_ms: int = 15_000
+    reply_timeout_ms: int = 20_000
+    """From the end of a turn to the first audible sound of the reply."""
+    playback_grace_ms: int = 3_000
+    """How long a client's playback report may be overdue before playback counts as done."""
+
+    # -- phrases ------------------------------------------------------------------------------------
+    greeting: str = "Hi there! What would you like to talk about?"
+    """Said when a call starts; empty: wait for the caller."""
+    idle_prompt: str = "Are you still there?"
+    goodbye: str = "I'll let you go now. Goodbye!"
+    apology: str = "Sorry, something went wrong on my side. Could you say that again?"
+
+    # -- what the client can do (negotiated, not configured) ----------------------------------------
+    client_can_clear: bool = False
+    """The client drops audio that it has not played yet when told so."""
+    client_reports_played: bool = False
+    """The client says how much of a reply it has played; otherwise a clock is assumed."""

@@ -1,0 +1,63 @@
+"""One record per turn: the only source of every latency figure, table, metric, trace and report.
+
+All marks are milliseconds since the call started, None where the step did not happen. Plain data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TurnRecord:
+    number: int
+    reply: str = ""
+    kind: str = "answer"
+    """`answer`, `greeting`, `prompt`, `goodbye`, `apology`, `said` or `requested`."""
+    user_text: str = ""
+    reply_text: str = ""
+    heard_text: str = ""
+    status: str = ""
+    """How the reply ended: completed, cancelled, incomplete, failed; `none` when none was wanted."""
+    interrupted: bool = False
+    false_alarms: int = 0
+    """Interruptions that were nothing."""
+    speculations: int = 0
+    """Replies that were begun before the turn was certain, the used one included."""
+    speculation_used: bool = False
+    turn_probability: float | None = None
+
+    speech_start_ms: int | None = None
+    speech_end_ms: int | None = None
+    """The acoustic end of the caller's speech, as the VAD heard it."""
+    transcribe_ms: int | None = None
+    """The transcript that was used was asked for."""
+    transcript_ms: int | None = None
+    turn_scored_ms: int | None = None
+    committed_ms: int | None = None
+    generate_ms: int | None = None
+    first_token_ms: int | None = None
+    text_done_ms: int | None = None
+    speak_ms: int | None = None
+    """The first clause was given to text to speech."""
+    first_audio_ms: int | None = None
+    first_sent_ms: int | None = None
+    first_played_ms: int | None = None
+    """Reported by the client, or taken for the moment it was sent."""
+    ended_ms: int | None = None
+
+    audio_ms: int = 0
+    """Audio made for the reply."""
+    played_ms: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    characters: int = 0
+
+    @property
+    def voice_to_voice_ms(self) -> int | None:
+        """End of the caller's speech to the first sound of the answer."""
+        first = self.first_played_ms if self.first_played_ms is not None else self.first_sent_ms
+        if first is None or self.speech_end_ms is None:
+            return None
+        return first - self.speech_end_ms

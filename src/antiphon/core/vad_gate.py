@@ -1,0 +1,86 @@
+"""Speech probabilities in, speech start / pause / resume out: hysteresis and nothing else.
+
+Works on the audio clock (milliseconds of the caller's audio), so its answers do not depend on how the audio was
+delivered. Knows neither turns nor the agent.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+
+class Change(Enum):
+    START = auto()
+    """Speech began; `onset_ms` says when."""
+    PAUSE = auto()
+    """Credible silence after speech; `voiced_until_ms` says since when."""
+    RESUME = auto()
+    """Speech went on after a pause."""
+
+
+class VadGate:
+    """Feed windows in order. Between START and `reset()` it reports pauses and resumptions of one utterance."""
+
+    def __init__(self) -> None:
+        self.onset_ms = 0
+        self.voiced_until_ms = 0
+        self.heard_ms = 0
+        self.in_speech = False
+        """An utterance is under way (paused or not)."""
+        self.paused = False
+        self._run_start_ms: int | None = None
+
+    def feed(
+        self,
+        probability: float,
+        end_ms: int,
+        *,
+        start: float,
+        stop: float,
+        min_speech_ms: int,
+        pause_ms: int,
+    ) -> Change | None:
+        """One window that ends at `end_ms` of the caller's audio, with thresholds as they stand now."""
+        begin_ms, self.heard_ms = self.heard_ms, end_ms
+        if probability >= start:
+            if self._run_start_ms is None:
+                self._run_start_ms = begin_ms
+        elif probability < stop:
+            self._run_start_ms = None
+        run_ms = 0 if self._run_start_ms is None else end_ms - self._run_start_ms
+        if not self.in_speech:
+            return self._begin(min_speech_ms, run_ms)
+        if self.paused:
+            return self._resume(min_speech_ms, run_ms)
+        if self._run_start_ms is not None:
+            self.voiced_until_ms = end_ms
+            return None
+        if end_ms - self.voiced_until_ms >= max(pause_ms, 1):
+            self.paused = True
+            return Change.PAUSE
+        return None
+
+    @property
+    def silence_ms(self) -> int:
+        """How long the caller has been silent, on the audio clock."""
+        return self.heard_ms - self.voiced_until_ms
+
+    def reset(self) -> None:
+        """The utterance is over: the next speech is a START again."""
+        self.in_speech = self.paused = False
+        self._run_start_ms = None
+
+    def _begin(self, min_speech_ms: int, run_ms: int) -> Change | None:
+        if self._run_start_ms is None or run_ms < min_speech_ms:
+            return None
+        self.in_speech, self.paused = True, False
+        self.onset_ms, self.voiced_until_ms = self._run_start_ms, self.heard_ms
+        return Change.START
+
+    def _resume(self, min_speech_ms: int, run_ms: int) -> Change | None:
+        # Within an utterance less proof is needed than at its start, yet one window is too often a breath.
+        if self._run_start_ms is None or run_ms < min(min_speech_ms, 64):
+            return None
+        self.paused = False
+        self.voiced_until_ms = self.heard_ms
+        return Change.RESUME
