@@ -1,0 +1,221 @@
+"""Chains: which model of a kind serves a request, and which one takes over when it fails.
+
+The first model of a chain that can be loaded is in use; the others stand by and are loaded when
+they are needed. A model that fails `CALL_FAILURES` times in a call is replaced for the rest of that
+call. One that fails `REST_FAILURES` times in a row, whoever asked, rests for `REST_S` seconds and
+is then tried again. A request that fails before its first result goes to the next model at once.
+
+A chain does not know what is asked of a model, nor how it is run. It belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from antiphon.errors import ModelError
+from antiphon.models.link import Link
+from antiphon.models.ports import Kind, ModelStatus
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CALL_FAILURES = 2
+REST_FAILURES = 4
+REST_S = 60.0
+_REMEMBERED_CALLS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ChainConfig:
+    """The models of one kind, in the order in which they are wanted."""
+
+    kind: Kind
+    specs: tuple[str, ...]
+    """Each `name` or `name:weights`."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Constructor options by name or by whole spec; those of the whole spec win."""
+
+
+class Chain:
+    """All models of one kind."""
+
+    def __init__(
+        self, kind: Kind, links: Sequence[Link], now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.kind = kind
+        self.links = tuple(links)
+        self._now_s = now_s
+        self._in_a_row: dict[Link, int] = {}
+        self._resting: dict[Link, float] = {}
+        self._in_call: dict[str, dict[Link, int]] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Some model is loaded and well."""
+        return any(link.loaded and link not in self._resting for link in self.links)
+
+    @property
+    def current(self) -> Link | None:
+        """The model that a new call meets: the first that is loaded and well, else any loaded one."""
+        loaded = [link for link in self.links if link.loaded]
+        return next(
+            (link for link in loaded if not self._rests(link)), loaded[0] if loaded else None
+        )
+
+    def status(self) -> list[ModelStatus]:
+        return [link.status for link in self.links]
+
+    async def load(self) -> None:
+        """Load the first model that can be. Raises ModelError when none can."""
+        for index, link in enumerate(self.links):
+            if await link.open():
+                for other in self.links[index + 1 :]:
+                    if other.status.state == "waiting":
+                        other.show("standby")
+                if index:
+                    log.warning("%s: %s is used instead", self.links[0].title, link.spec)
+                break
+        self._show_use()
+        if self.links and self.current is None:
+            raise ModelError(f"no {self.kind} model can be loaded: {self._reasons()}")
+
+    async def run(self, ask: Callable[[Link], Awaitable[T]], call_id: str) -> T:
+        """The answer of the first model that gives one. Raises what the last one raised.
+
+        Only a ModelError counts as the model's fault; any other error is passed on as it is.
+        """
+        failure: ModelError | None = None
+        async with aclosing(self._candidates(call_id)) as candidates:
+            async for link in candidates:
+                try:
+                    answer = await ask(link)
+                except ModelError as error:
+                    self.blame(link, call_id, error)
+                    failure = error
+                else:
+                    self.praise(link)
+                    return answer
+        raise failure or ModelError(f"no {self.kind} model can be used: {self._reasons()}")
+
+    async def stream(
+        self, ask: Callable[[Link], AsyncGenerator[T, None]], call_id: str
+    ) -> AsyncGenerator[T, None]:
+        """Like `run` for a stream. Once an item was given out, an error is the consumer's to deal
+        with.
+        """
+        failure: ModelError | None = None
+        async with aclosing(self._candidates(call_id)) as candidates:
+            async for link in candidates:
+                started = False
+                try:
+                    async with aclosing(ask(link)) as items:
+                        async for item in items:
+                            started = True
+                            yield item
+                except ModelError as error:
+                    self.blame(link, call_id, error)
+                    if started:
+                        raise
+                    failure = error
+                else:
+                    self.praise(link)
+                    return
+        raise failure or ModelError(f"no {self.kind} model can be used: {self._reasons()}")
+
+    def blame(self, link: Link, call_id: str, error: ModelError) -> None:
+        """The model failed in this call."""
+        log.warning("%s failed in call %s: %s", link.title, call_id or "-", error)
+        failures = self._failures_of(call_id)
+        failures[link] = failures.get(link, 0) + 1
+        others = len(self.links) > 1
+        if others and failures[link] == CALL_FAILURES:
+            log.warning(
+                "%s failed %d times in call %s: the next model serves the rest of it",
+                link.title,
+                CALL_FAILURES,
+                call_id or "-",
+            )
+        self._in_a_row[link] = self._in_a_row.get(link, 0) + 1
+        if self._in_a_row[link] >= REST_FAILURES:
+            self.rest(link, error)
+
+    def praise(self, link: Link) -> None:
+        """The model answered."""
+        self._in_a_row.pop(link, None)
+        if self._resting.pop(link, None) is not None:
+            log.warning("%s works again", link.title)
+            link.show("ready", error="")
+        self._show_use()
+
+    def rest(self, link: Link, error: ModelError, rest_s: float = REST_S) -> None:
+        """Do not use the model for a while, if there is another."""
+        self._resting[link] = self._now_s() + rest_s
+        link.show("failed", error=str(error))
+        if len(self.links) > 1:
+            log.warning("%s keeps failing: not used for %g s", link.title, rest_s)
+        self._show_use()
+
+    def forget(self, call_id: str) -> None:
+        """The call has ended."""
+        self._in_call.pop(call_id, None)
+
+    async def close(self) -> None:
+        for link in self.links:
+            await link.close()
+
+    async def _candidates(self, call_id: str) -> AsyncGenerator[Link, None]:
+        """The models to ask, loaded: those that are well; if there is none, whatever can be had."""
+        failures = self._in_call.get(call_id, {})
+        well = [
+            link
+            for link in self.links
+            if failures.get(link, 0) < CALL_FAILURES
+            and (not self._rests(link) if link.loaded else link.status.state != "failed")
+        ]
+        asked = False
+        async for link in self._opened(well):
+            asked = True
+            yield link
+        if not asked:
+            others = [link for link in self.links if link not in well]
+            async for link in self._opened(
+                [link for link in others if link.loaded or not self._rests(link)]
+            ):
+                yield link
+
+    async def _opened(self, links: Sequence[Link]) -> AsyncIterator[Link]:
+        for link in links:
+            was_loaded = link.loaded
+            if await link.open():
+                if not was_loaded:
+                    self._show_use()
+                yield link
+            else:  # a download or an endpoint may come back, but not at once
+                self._resting[link] = self._now_s() + REST_S
+
+    def _rests(self, link: Link) -> bool:
+        return self._resting.get(link, 0.0) > self._now_s()
+
+    def _failures_of(self, call_id: str) -> dict[Link, int]:
+        if call_id not in self._in_call and len(self._in_call) >= _REMEMBERED_CALLS:
+            self._in_call.pop(next(iter(self._in_call)))
+        return self._in_call.setdefault(call_id, {})
+
+    def _show_use(self) -> None:
+        current = self.current
+        for link in self.links:
+            if link.status.in_use != (link is current):
+                link.show(in_use=link is current)
+
+    def _reasons(self) -> str:
+        if not self.links:
+            return "none is configured"
+        return "; ".join(
+            f"{link.spec}: {link.status.error or link.status.state}" for link in self.links
+        )

@@ -1,0 +1,155 @@
+"""Replies that are pushed by a blocking handler, as iterators that can be closed at any time.
+
+The chunks are those of llama.cpp's server: text completions and chat completions alike. This module
+knows no prompt, no slot and no template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+from antiphon.errors import ModelError
+from antiphon.models.chat import ThoughtFilter, ToolCalls, WrittenCall, error_text
+from antiphon.models.ports import LlmDelta, Usage
+
+
+class Stream:
+    """One request at the server: its chunks, as they come, on another thread.
+
+    The handler blocks its thread and pushes; a reply is pulled and may be closed at any time. So
+    the handler gets a thread of the pool, and learns of the end by what its callback returns.
+    """
+
+    def __init__(self, call_id: str, handle: Callable[..., None], body: dict[str, Any]) -> None:
+        self.call_id = call_id
+        self.stopped = False
+        self._handle = handle
+        self._body = body
+        self._chunks: SimpleQueue[dict[str, Any] | Exception | None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Blocking, until the reply has ended or one token after `stop`."""
+        try:
+            if not self.stopped:
+                self._handle(self._body, self._take)
+        except Exception as error:  # noqa: BLE001 - the reader's to raise
+            self._chunks.put(error)
+        finally:
+            self._chunks.put(None)
+
+    def stop(self) -> None:
+        """From any thread; a reader that waits goes on at once."""
+        self.stopped = True
+        self._chunks.put(None)
+
+    def _take(self, chunk: dict[str, Any]) -> bool:
+        if not self.stopped:
+            self._chunks.put(chunk)
+        return self.stopped  # true: llama.cpp gives the request up
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Raises ModelError with the server's reason."""
+        while (chunk := self._chunks.get()) is not None and not self.stopped:
+            if isinstance(chunk, Exception):
+                raise ModelError(f"llama.cpp: {error_text(str(chunk))}") from chunk
+            if "choices" not in chunk:
+                raise ModelError(f"llama.cpp: {error_text(chunk)}")
+            yield chunk
+
+
+class Reply(Iterator[LlmDelta]):
+    """A reply being written. Unlike a generator it may be closed while another thread waits in
+    `next`.
+    """
+
+    def __init__(self, begin: Callable[[], tuple[Stream, Iterator[LlmDelta]]]) -> None:
+        self._begin = begin
+        self._stream: Stream | None = None
+        self._deltas: Iterator[LlmDelta] = iter(())
+        self._closed = False
+
+    def __next__(self) -> LlmDelta:
+        if self._stream is None and not self._closed:
+            self._stream, self._deltas = self._begin()
+        if self._closed:
+            self.close()
+            raise StopIteration
+        return next(self._deltas)
+
+    def close(self) -> None:
+        """Stop writing and free the slot. Never waits."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.stop()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def read(
+    stream: Stream, thoughts: ThoughtFilter, written: WrittenCall | None = None
+) -> Iterator[LlmDelta]:
+    """Chunks -> deltas: text as it comes, an empty delta while the prompt is being read, tool calls
+    whole.
+
+    Raises ModelError.
+    """
+    calls = ToolCalls()
+    finish, usage = "", None
+    for chunk in stream:
+        progress = chunk.get("prompt_progress")
+        if progress and progress["cache"] < progress["processed"] < progress["total"]:
+            yield LlmDelta()
+        usage = _usage(chunk) or usage
+        for choice in chunk["choices"]:
+            finish = choice.get("finish_reason") or finish
+            text = _text(choice, calls)
+            text = thoughts.feed(text) if text else ""
+            text = written.feed(text) if written and text else text
+            if text:
+                yield LlmDelta(text=text)
+        if written and written.complete:
+            stream.stop()  # what a small model adds after its call is of no use
+            finish = "tool_calls"
+            break
+    else:
+        if stream.stopped:
+            return
+    if not finish:
+        raise ModelError("llama.cpp ended a reply without a reason")
+    rest, whole = thoughts.flush(), list(calls.take(cut_off=finish == "length"))
+    if written:
+        rest = written.feed(rest)
+        call, held = written.take()
+        rest += held
+        whole += [call] if call else []
+    for tool_call in whole:
+        yield LlmDelta(tool_call=tool_call)
+    yield LlmDelta(text=rest, finish="tool_calls" if whole else finish, usage=usage)
+
+
+def _text(choice: dict[str, Any], calls: ToolCalls) -> str:
+    delta = choice.get("delta") or {}
+    for part in delta.get("tool_calls") or ():
+        function = part.get("function") or {}
+        calls.add(
+            part.get("index", 0),
+            part.get("id") or "",
+            function.get("name") or "",
+            function.get("arguments") or "",
+        )
+    return choice.get("text") or delta.get("content") or ""
+
+
+def _usage(chunk: dict[str, Any]) -> Usage | None:
+    usage = chunk.get("usage")
+    if not usage:
+        return None
+    details = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        input_tokens=usage.get("prompt_tokens", 0),
+        output_tokens=usage.get("completion_tokens", 0),
+        cached_tokens=details.get("cached_tokens", 0),
+    )

@@ -1,0 +1,303 @@
+"""Any language model behind an endpoint of the OpenAI chat-completions form.
+
+OpenAI, Groq, Ollama, vLLM, llama-server and many more. Servers differ in which fields they take; a
+field that one refuses by name is left out from then on. This module does not know prompts, caches
+or templates: those are the server's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from antiphon.errors import AntiphonError, ModelError, suggest
+from antiphon.models.chat import ThoughtFilter, ToolCalls, as_wire
+from antiphon.models.ports import LlmDelta, LlmRequest, Message, ModelInfo, Usage, WeightSource
+from antiphon.models.registry import register_model
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionChunk
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+_KEY_VARIABLES: Mapping[str, str] = {
+    "api.openai.com": "OPENAI_API_KEY",
+    "api.groq.com": "GROQ_API_KEY",
+}
+_NO_KEY = "none"
+"""Servers without keys still want the header."""
+
+
+@register_model("llm", "openai")
+@register_model("llm", "groq", base_url="https://api.groq.com/openai/v1")
+@register_model("llm", "ollama", base_url="http://localhost:11434/v1")
+@register_model("llm", "vllm", base_url="http://localhost:8000/v1")
+@register_model("llm", "llama-server", base_url="http://localhost:8080/v1")
+class OpenAICompatible:
+    """Chat completions over one pooled connection. Works on the event loop and only waits there."""
+
+    parallel = 64
+    """The server queues what is too much for it; this only bounds our connections."""
+
+    def __init__(
+        self,
+        weights: WeightSource | None = None,
+        *,
+        base_url: str = OPENAI_URL,
+        model: str = "",
+        api_key: str | SecretStr = "",
+        timeout_s: float = 20.0,
+        connect_timeout_s: float = 5.0,
+        max_retries: int = 1,
+        extra_headers: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        warm_with_request: bool = False,
+    ) -> None:
+        """
+        `model`: empty: the only one that the server has.
+        `api_key`: empty: OPENAI_API_KEY or GROQ_API_KEY at those two services, else none.
+        `timeout_s`: the longest silence of the server, before and within a reply.
+        `max_retries`: before the first byte of a reply only.
+        `extra_body`: more fields of the request, e.g. `{"chat_template_kwargs": {"enable_thinking":
+        false}}`.
+        `warm_with_request`: read prompts early by asking for one token (for vLLM's prefix cache).
+        """
+        del weights  # they are the server's
+        url = urlsplit(base_url)
+        self._host = url.hostname or base_url
+        self._where = f"{self._host}:{url.port}" if url.port else self._host
+        self._base_url = base_url
+        self._model = model
+        self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._max_retries = max_retries
+        self._headers = dict(extra_headers or {})
+        self._extra_body = dict(extra_body or {})
+        self._warm_with_request = warm_with_request
+        self._known: tuple[str, ...] = ()
+        self._dialect = _Dialect()
+        self._client: AsyncOpenAI | None = None
+        self.info = ModelInfo(name="openai", detail=f"{model} at {self._where}".strip())
+
+    async def load(self) -> None:
+        """Open the connection and see whether the server answers. Raises ModelError with what to
+        do.
+        """
+        import openai
+
+        if not self._key.get_secret_value():
+            variable = _KEY_VARIABLES.get(self._host, "")
+            self._key = SecretStr(os.environ.get(variable, "") if variable else _NO_KEY)
+            if not self._key.get_secret_value():
+                raise ModelError(f"{self._where} wants a key: set {variable} or the option api_key")
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key.get_secret_value(),
+            base_url=self._base_url,
+            timeout=openai.Timeout(self._timeout_s, connect=self._connect_timeout_s),
+            max_retries=self._max_retries,
+            default_headers=self._headers,
+        )
+        try:
+            self._known = tuple(model.id for model in (await self._client.models.list()).data or ())
+        except openai.NotFoundError:
+            self._known = ()  # not every server lists its models
+        except Exception as error:
+            await self.close()
+            raise self._explained(error) from error
+        if not self._model:
+            await self._choose_model()
+        self.info = ModelInfo(name="openai", detail=f"{self._model} at {self._where}")
+
+    async def _choose_model(self) -> None:
+        if len(self._known) == 1:
+            self._model = self._known[0]
+            return
+        await self.close()
+        some = ", ".join(self._known[:10])
+        raise ModelError(
+            f"name a model of {self._where} (option model)" + (f": it has {some}" if some else "")
+        )
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def generate(self, request: LlmRequest) -> AsyncIterator[LlmDelta]:
+        """Closing it closes the HTTP stream, which is what stops the server."""
+        try:
+            stream = await self._ask(request, stream=True)
+        except Exception as error:
+            raise self._explained(error) from error
+        try:
+            async with contextlib.aclosing(_read(stream)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        except AntiphonError as error:
+            raise ModelError(f"{self._where}: {error}") from error
+        except Exception as error:
+            raise self._broken(error) from error
+        finally:
+            with contextlib.suppress(Exception):  # the reply is over, however its connection ends
+                await stream.close()
+
+    async def warm(self, request: LlmRequest) -> None:
+        """Nothing, unless `warm_with_request`."""
+        if not self._warm_with_request:
+            return
+        try:
+            await self._ask(request, stream=False, max_tokens=1)
+        except Exception as error:
+            raise self._explained(error) from error
+
+    async def release(self, call_id: str) -> None:
+        """Nothing is kept for a call."""
+
+    # --- requests ---------------------------------------------------------------------------------
+
+    async def _ask(self, request: LlmRequest, *, stream: bool, max_tokens: int = 0) -> Any:
+        """-> stream or completion. Asks again without a field that the server refuses by its name."""
+        import openai
+
+        if self._client is None:
+            raise ModelError(f"the language model at {self._where} is not loaded")
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": self._messages(request.messages),
+            "max_tokens": max_tokens or request.max_tokens,
+            "temperature": request.temperature,
+            "stream": stream,
+        }
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        if request.tools:
+            body["tools"] = list(request.tools)
+            if request.tool_choice is not None:
+                body["tool_choice"] = request.tool_choice
+        while True:
+            try:
+                return await self._client.chat.completions.create(
+                    **self._dialect.spoken(body), extra_body=self._extra_body
+                )
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if not self._dialect.learn(str(error)):
+                    raise
+
+    def _messages(self, messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+        if not messages:
+            raise ModelError("the language model was asked without a message")
+        return as_wire(messages)
+
+    def _explained(self, error: Exception) -> ModelError:
+        """What happened and what to do, in one line without the key."""
+        import openai
+
+        if isinstance(error, ModelError):
+            return error
+        where, said = self._where, self._without_key(str(error))
+        match error:
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                text = f"{where} refuses the key: check the key (option api_key)"
+            case openai.NotFoundError():
+                text = f"{where} has no model {self._model!r}{suggest(self._model, self._known)}"
+            case openai.RateLimitError():
+                text = f"{where} is asked too often or the quota is used up: {said}"
+            case openai.APITimeoutError():
+                text = f"{where} did not answer within {self._timeout_s:g} s"
+            case openai.APIConnectionError():
+                text = f"cannot reach {self._safe_url()}: start the server there, or set base_url"
+            case openai.APIStatusError():
+                text = f"{where} answered {error.status_code}: {said}"
+            case _:
+                text = f"{where} cannot be used: {said or type(error).__name__}"
+        return ModelError(text)
+
+    def _broken(self, error: Exception) -> ModelError:
+        """The same for a reply that had begun."""
+        if "Timeout" in type(error).__name__:
+            return ModelError(f"{self._where} was silent for {self._timeout_s:g} s within a reply")
+        said = self._without_key(str(error)) or type(error).__name__
+        return ModelError(f"the reply of {self._where} broke off: {said}")
+
+    def _safe_url(self) -> str:
+        """Without user name and password."""
+        url = urlsplit(self._base_url)
+        return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
+
+    def _without_key(self, text: str) -> str:
+        key = self._key.get_secret_value()
+        text = text.replace(key, "***") if key and key != _NO_KEY else text
+        return " ".join(text.split())[:300]
+
+
+class _Dialect:
+    """Which fields this server takes, learnt from what it refuses."""
+
+    def __init__(self) -> None:
+        self._dropped: set[str] = set()
+        self._renamed: dict[str, str] = {}
+
+    def spoken(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            self._renamed.get(field, field): value
+            for field, value in body.items()
+            if field not in self._dropped
+        }
+
+    def learn(self, refusal: str) -> bool:
+        """-> whether another attempt makes sense."""
+        if "max_completion_tokens" in refusal and "max_tokens" not in self._renamed:
+            self._renamed["max_tokens"] = "max_completion_tokens"
+            return True
+        for field in ("stream_options", "temperature"):
+            if field in refusal and field not in self._dropped:
+                self._dropped.add(field)
+                return True
+        return False
+
+
+async def _read(stream: AsyncIterator[ChatCompletionChunk]) -> AsyncGenerator[LlmDelta, None]:
+    """Chunks -> deltas. Reasoning is left out, be it a field of its own or a tag in the text."""
+    thoughts, calls = ThoughtFilter(), ToolCalls()
+    finish, usage = "", None
+    async for chunk in stream:
+        usage = _usage(chunk) or usage
+        for choice in chunk.choices or ():
+            finish = choice.finish_reason or finish
+            delta: Any = choice.delta  # typed as always there; some servers send null
+            if delta is None:
+                continue
+            for position, part in enumerate(delta.tool_calls or ()):
+                index = position if part.index is None else part.index
+                name = (part.function.name if part.function else "") or ""
+                arguments = (part.function.arguments if part.function else "") or ""
+                calls.add(index, part.id or "", name, arguments)
+            text = thoughts.feed(delta.content or "")
+            if text:
+                yield LlmDelta(text=text)
+    if not finish:
+        raise ModelError("the reply ended in the middle")
+    whole = list(calls.take(cut_off=finish == "length"))
+    for call in whole:
+        yield LlmDelta(tool_call=call)
+    reason = "tool_calls" if whole else "length" if finish == "length" else "stop"
+    yield LlmDelta(text=thoughts.flush(), finish=reason, usage=usage)
+
+
+def _usage(chunk: ChatCompletionChunk) -> Usage | None:
+    found = chunk.usage
+    if found is None:
+        return None
+    details = found.prompt_tokens_details
+    return Usage(
+        input_tokens=found.prompt_tokens or 0,
+        output_tokens=found.completion_tokens or 0,
+        cached_tokens=(details.cached_tokens if details else 0) or 0,
+    )

@@ -1,0 +1,181 @@
+"""Moonshine: English speech to text, small enough for a spoken turn on one CPU thread.
+
+Source of the model's interface: moonshine-ai/moonshine (merged decoder as exported by Hugging Face
+Optimum). Does not know turns, partial policies or other calls: it hears an array of samples and
+gives text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from antiphon.errors import ModelError
+from antiphon.models.onnx import open_session, weight_file
+from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
+from antiphon.models.registry import register_model
+from antiphon.models.stt.moonshine_tokens import END, START, Vocabulary
+
+_TAIL_SAMPLES = STT_RATE_HZ // 2
+"""Zeros at the end: without them the last word is often lost."""
+_LONGEST_SAMPLES = 16 * STT_RATE_HZ
+_SHORTEST_PIECE_SAMPLES = 10 * STT_RATE_HZ
+_FRAME_SAMPLES = STT_RATE_HZ // 50
+_QUIET_FRAMES = 10
+_SILENCE_RMS = 33.0
+"""-60 dBFS: nothing above it in any frame is no speech; the model would make words up."""
+_NOISE_TEXT = "You"
+"""What the model writes for noise, tones and clicks. Of real speech it writes "You." with a full
+stop.
+"""
+_TOKENS_PER_S = 6.5
+_TOKENS_SPARE = 10
+_LOOP_TOKENS = 16
+_LOOP_TIMES = 4
+
+
+@register_model("stt", "moonshine")
+class Moonshine:
+    """The `SpeechToText` port on Moonshine's encoder and merged decoder."""
+
+    def __init__(
+        self, weights: WeightSource, *, model: str = "moonshine-tiny-en", threads: int = 1
+    ) -> None:
+        self.info = ModelInfo(
+            "moonshine",
+            detail=f"{model}, cpu, {threads} thread(s)",
+            languages=("en",),
+            partials=True,
+        )
+        self._weights = weights
+        self._model = model
+        self._threads = threads
+        self._encoder: Any = None
+        self._decoder: Any = None
+        self._vocabulary = Vocabulary([])
+        self._first_inputs: dict[str, npt.NDArray[Any]] = {}
+
+    def load(self) -> None:
+        """Open encoder, decoder and vocabulary and transcribe a second of noise. Raises ModelError."""
+        files = self._weights.files(self._model)
+        entry = self._model
+        self._vocabulary = Vocabulary.read(weight_file(files, "tokenizer.bin", entry))
+        self._encoder = open_session(
+            weight_file(files, "encoder_model.ort", entry), threads=self._threads
+        )
+        self._decoder = open_session(
+            weight_file(files, "decoder_model_merged.ort", entry), threads=self._threads
+        )
+        self._first_inputs = _empty_cache(self._decoder)
+        noise = np.random.default_rng(0).normal(0.0, 1000.0, STT_RATE_HZ)
+        self.transcribe(noise.astype(np.int16))
+
+    def close(self) -> None:
+        self._encoder = self._decoder = None
+
+    def transcribe(
+        self, audio: Pcm16, *, language: str | None = None, partial: bool = False
+    ) -> Transcript:
+        """int16 samples [n] at 16 kHz, any n -> text; silence -> empty text.
+
+        More than 16 s is cut at quiet places and the texts are joined. `language` is ignored: it
+        hears English.
+        """
+        texts = (self._piece(piece) for piece in split_at_quiet(audio.reshape(-1)))
+        return Transcript(" ".join(text for text in texts if text))
+
+    def _piece(self, audio: Pcm16) -> str:
+        if audio.size == 0 or _frame_rms(audio).max() < _SILENCE_RMS:
+            return ""
+        samples = np.zeros((1, audio.size + _TAIL_SAMPLES), np.float32)
+        samples[0, : audio.size] = audio
+        samples *= np.float32(1.0 / 32768.0)
+        budget = int(audio.size / STT_RATE_HZ * _TOKENS_PER_S) + _TOKENS_SPARE
+        try:
+            text = self._vocabulary.text(self._decode(samples, budget))
+        except Exception as error:  # onnxruntime raises many unrelated types here
+            raise ModelError(f"Moonshine failed: {error}") from error
+        return "" if text == _NOISE_TEXT else text
+
+    def _decode(self, samples: npt.NDArray[np.float32], budget: int) -> list[int]:
+        """Greedy decoding, at most `budget` tokens, stopped at the end token or in a loop."""
+        mask = np.ones(samples.shape, np.int64)
+        (hidden,) = self._encoder.run(None, {"input_values": samples, "attention_mask": mask})
+        inputs = dict(self._first_inputs)
+        inputs["encoder_hidden_states"] = hidden
+        inputs["encoder_attention_mask"] = mask
+        tokens: list[int] = []
+        token = START
+        while len(tokens) < budget:
+            inputs["input_ids"] = np.array([[token]], np.int64)
+            token = self._step(inputs, first=not tokens)
+            if token == END:
+                break
+            tokens.append(token)
+            start = loop_start(tokens)
+            if start is not None:
+                return tokens[:start]
+        return tokens
+
+    def _step(self, inputs: dict[str, Any], *, first: bool) -> int:
+        """One run of the decoder; puts the new keys and values into `inputs`.
+
+        Those of the encoder do not change after the first run and are not asked for again.
+        """
+        names = [name for name in self._first_inputs if first or ".decoder." in name]
+        wanted = ["logits", *(name.replace("past_key_values", "present") for name in names)]
+        inputs["use_cache_branch"] = np.array([not first])
+        logits, *kept = self._decoder.run(wanted, inputs)
+        inputs.update(zip(names, kept, strict=True))
+        return int(logits[0, -1].argmax())
+
+
+def _empty_cache(decoder: Any) -> dict[str, npt.NDArray[Any]]:
+    """A decoder's keys and values before the first token: [1, heads, 0, size] each."""
+    empty: dict[str, npt.NDArray[Any]] = {}
+    for value in decoder.get_inputs():
+        if value.name.startswith("past_key_values."):
+            empty[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+    if not empty:
+        raise ModelError("the decoder is not a merged Moonshine decoder: it has no key cache")
+    return empty
+
+
+def _frame_rms(audio: Pcm16) -> npt.NDArray[np.float32]:
+    """RMS of each 20 ms, [ceil(n / 320)]; the last frame is filled up with zeros."""
+    frames = -(-audio.size // _FRAME_SAMPLES)
+    padded = np.zeros(frames * _FRAME_SAMPLES, np.float32)
+    padded[: audio.size] = audio
+    power = np.square(padded).reshape(frames, _FRAME_SAMPLES).mean(axis=1)
+    rms: npt.NDArray[np.float32] = np.sqrt(power)
+    return rms
+
+
+def split_at_quiet(audio: Pcm16) -> list[Pcm16]:
+    """Pieces of at most 16 s, in order; each cut lies in the quietest 200 ms between 10 and 16 s."""
+    pieces: list[Pcm16] = []
+    while audio.size > _LONGEST_SAMPLES:
+        rms = _frame_rms(audio[_SHORTEST_PIECE_SAMPLES:_LONGEST_SAMPLES])
+        loudness = np.convolve(rms, np.ones(_QUIET_FRAMES), mode="valid")
+        frame = int(loudness.argmin()) + _QUIET_FRAMES // 2
+        cut = _SHORTEST_PIECE_SAMPLES + frame * _FRAME_SAMPLES
+        pieces.append(audio[:cut])
+        audio = audio[cut:]
+    pieces.append(audio)
+    return pieces
+
+
+def loop_start(tokens: list[int]) -> int | None:
+    """Where the second copy of a run of repeats begins, if the tokens end in one; else None.
+
+    A loop is 4 copies or more of the same tokens that together make 16 tokens or more: people say
+    "no, no, no" too.
+    """
+    for size in range(1, len(tokens) // _LOOP_TIMES + 1):
+        times = max(_LOOP_TIMES, -(-_LOOP_TOKENS // size))
+        span = size * times
+        if span <= len(tokens) and tokens[-span:-size] == tokens[-span + size :]:
+            return len(tokens) - span + size
+    return None

@@ -1,0 +1,273 @@
+"""The pieces that language model back ends share: filters, tool calls, slots, replies."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from antiphon.errors import ModelError
+from antiphon.models.chat import ThoughtFilter, ToolCalls, WrittenCall, as_wire, error_text
+from antiphon.models.completions import Reply, Stream, read
+from antiphon.models.ports import LlmDelta, Message, ToolCall
+from antiphon.models.slots import ANY_SLOT, Slots
+
+
+def test_messages_on_the_wire() -> None:
+    call = ToolCall("c1", "look", "{}")
+    assert as_wire(
+        [
+            Message("user", " hi "),
+            Message("assistant", "", tool_calls=(call,)),
+            Message("tool", "sunny", tool_call_id="c1"),
+        ]
+    ) == [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+            ],
+        },
+        {"role": "tool", "content": "sunny", "tool_call_id": "c1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("plain", "plain"),
+        ("<think>so</think>\n\nHello", "Hello"),
+        ("Hello <think>so</think> there", "Hello there"),
+        ("2 < 3 and <thin> air", "2 < 3 and <thin> air"),
+        ("<think>never ends", ""),
+        ("a<think>b</think>c<think>d</think>e", "ace"),
+        ("ends with <thi", "ends with <thi"),
+    ],
+)
+def test_thoughts_are_not_spoken_however_the_text_is_cut(text: str, spoken: str) -> None:
+    for size in range(1, len(text) + 1):
+        thoughts = ThoughtFilter()
+        pieces = [thoughts.feed(text[at : at + size]) for at in range(0, len(text), size)]
+        assert "".join(pieces) + thoughts.flush() == spoken
+
+
+def test_a_thought_that_the_prompt_has_opened() -> None:
+    thoughts = ThoughtFilter(thinking=True)
+    assert thoughts.feed("hm</think> Yes") + thoughts.flush() == "Yes"
+
+
+def test_ordinary_text_is_not_held_back() -> None:
+    thoughts = ThoughtFilter()
+    assert thoughts.feed("Hello") == "Hello"
+
+
+def test_tool_calls_from_fragments() -> None:
+    calls = ToolCalls()
+    calls.add(1, "b", "second", "")
+    calls.add(0, "a", "first", '{"x"')
+    calls.add(0, "", "", ": 1}")
+    calls.add(2, "", "", "no name")
+    assert list(calls.take()) == [ToolCall("a", "first", '{"x": 1}'), ToolCall("b", "second", "{}")]
+    assert list(calls.take()) == []
+
+
+def test_a_tool_call_that_was_cut_off_is_not_made() -> None:
+    calls = ToolCalls()
+    calls.add(0, "a", "whole", "{}")
+    calls.add(1, "b", "half", '{"x": ')
+    assert [call.name for call in calls.take(cut_off=True)] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "look", "arguments": {"q": "}"}}',
+        '\n```json\n{"name": "look", "arguments": {"q": "}"}}\n```',
+        '<tool_call>\n{"name": "look", "arguments": {"q": "}"}}\n</tool_call>',
+    ],
+)
+def test_a_call_that_is_written_as_text_is_found(text: str) -> None:
+    written = WrittenCall(["look"])
+    assert "".join(written.feed(character) for character in text) == ""
+    call, rest = written.take()
+    assert call is not None
+    assert (call.name, json.loads(call.arguments), rest) == ("look", {"q": "}"}, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Hello {you}", '{"name": "unknown", "arguments": {}}', '{"a": 1}', "```x", "{broken", "  "],
+)
+def test_other_text_is_spoken_whole(text: str) -> None:
+    written = WrittenCall(["look"])
+    spoken = "".join(written.feed(character) for character in text)
+    call, rest = written.take()
+    assert (call, spoken + rest) == (None, text)
+
+
+def test_ordinary_text_beside_tools_is_not_held_back() -> None:
+    assert WrittenCall(["look"]).feed("Hello") == "Hello"
+
+
+@pytest.mark.parametrize(
+    "error",
+    ["no\nsuch thing", {"error": {"message": "no such\nthing"}}, {"message": "no such thing"}],
+)
+def test_the_line_of_an_error_that_matters(error: Any) -> None:
+    assert error_text(error) == "no such thing"
+
+
+# --- slots --------------------------------------------------------------------------------------
+
+
+def finished(slots: Slots, call_id: str) -> int:
+    slot = slots.acquire(call_id)
+    slots.done(call_id, slot)
+    return slot
+
+
+def test_a_call_keeps_its_slot() -> None:
+    slots = Slots(2)
+    first, second = finished(slots, "a"), finished(slots, "b")
+    assert {first, second} == {0, 1}
+    assert (finished(slots, "a"), finished(slots, "b")) == (first, second)
+
+
+def test_the_call_that_was_quiet_longest_loses_its_slot() -> None:
+    slots = Slots(2)
+    first, second = finished(slots, "a"), finished(slots, "b")
+    finished(slots, "a")
+    assert finished(slots, "c") == second
+    assert finished(slots, "a") == first
+
+
+def test_a_call_at_work_keeps_its_slot_and_with_all_at_work_the_server_decides() -> None:
+    slots = Slots(2)
+    first, second = slots.acquire("a"), finished(slots, "b")
+    assert slots.acquire("c") == second
+    assert slots.acquire("d") == ANY_SLOT
+    slots.done("d", ANY_SLOT)
+    slots.done("a", first)
+    assert slots.acquire("d") == first
+
+
+def test_a_released_slot_is_the_next_to_be_given_out() -> None:
+    slots = Slots(3)
+    first = finished(slots, "a")
+    slots.release("a")
+    slots.release("never seen")
+    assert finished(slots, "b") == first
+
+
+def test_requests_without_a_call_do_not_queue_for_one_slot() -> None:
+    slots = Slots(2)
+    first = slots.acquire("")
+    assert slots.acquire("") == ANY_SLOT
+    slots.done("", first)
+    assert slots.acquire("") == first
+
+
+# --- replies ------------------------------------------------------------------------------------
+
+Callback = Callable[[dict[str, Any]], bool]
+
+
+def chunk(text: str = "", finish: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"text": text, "finish_reason": finish}], **more}
+
+
+def reply(handle: Callable[[dict[str, Any], Callback], None]) -> Reply:
+    def begin() -> tuple[Stream, Any]:
+        stream = Stream("call", handle, {})
+        threading.Thread(target=stream.run).start()
+        return stream, read(stream, ThoughtFilter())
+
+    return Reply(begin)
+
+
+def pushing(*chunks: dict[str, Any]) -> Reply:
+    def handle(_body: dict[str, Any], push: Callback) -> None:
+        for one in chunks:
+            push(one)
+
+    return reply(handle)
+
+
+def test_a_reply_as_deltas() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": None}
+    deltas = list(pushing(chunk("Hel"), chunk("lo"), chunk("", "stop", usage=usage)))
+    assert "".join(delta.text for delta in deltas) == "Hello"
+    assert deltas[-1].finish == "stop"
+    assert deltas[-1].usage is not None
+    assert deltas[-1].usage.input_tokens == 9
+
+
+def test_reading_a_long_prompt_gives_empty_deltas() -> None:
+    steps = [{"cache": 10, "processed": done, "total": 90} for done in (10, 50, 90)]
+    chunks = [chunk(prompt_progress=step) for step in steps]
+    assert list(pushing(*chunks, chunk("Hi"), chunk("", "stop"))) == [
+        LlmDelta(),
+        LlmDelta("Hi"),
+        LlmDelta(finish="stop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "reason"),
+    [
+        ([{"error": {"message": "too long"}}], "too long"),
+        ([chunk("Hel")], "without a reason"),
+        ([], "without a reason"),
+    ],
+)
+def test_a_reply_that_fails(chunks: list[dict[str, Any]], reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        list(pushing(*chunks))
+
+
+def test_what_a_handler_raises_reaches_the_reader() -> None:
+    def handle(_body: dict[str, Any], _push: Callback) -> None:
+        raise ValueError("All messages must\nhave content")
+
+    with pytest.raises(ModelError, match="All messages must have content"):
+        list(reply(handle))
+
+
+def test_closing_while_another_thread_waits_ends_both() -> None:
+    waiting, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+    told = []
+
+    def handle(_body: dict[str, Any], push: Callback) -> None:
+        push(chunk("Hello"))
+        waiting.set()
+        let_go.wait()
+        told.append(push(chunk(" again")))
+        ended.set()
+
+    begun = reply(handle)
+    rest: list[LlmDelta] = []
+    assert next(begun).text == "Hello"
+    reader = threading.Thread(target=lambda: rest.extend(begun))
+    reader.start()
+    waiting.wait()
+    begun.close()
+    reader.join()
+    let_go.set()
+    ended.wait()
+    assert told == [True]  # llama.cpp gives the request up
+    assert rest == []
+    assert list(begun) == []
+
+
+def test_a_reply_closed_before_it_began_never_begins() -> None:
+    def begin() -> Any:
+        raise AssertionError("begun")
+
+    begun = Reply(begin)
+    begun.close()
+    assert list(begun) == []

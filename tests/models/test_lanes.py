@@ -1,0 +1,707 @@
+"""Lanes with real threads: who is next, cancellation, hanging models, streams, batches of voice
+activity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import numpy as np
+import pytest
+
+from antiphon.errors import AudioError, BusyError, ModelError
+from antiphon.models.lanes import AsyncLane, LaneLimits, ThreadLane
+from antiphon.models.ports import Pcm16
+from antiphon.models.turnstile import Turnstile, Work
+from antiphon.models.vad_lane import VadLane, VadLimits
+from antiphon.models.workers import run_in_thread
+
+PATIENCE_S = 20.0
+"""A test that would hang fails after this long."""
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """The test on a loop; no thread and no task of it may be left."""
+
+    async def guarded() -> None:
+        await asyncio.wait_for(test(), PATIENCE_S)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left
+
+    before = set(threading.enumerate())
+    asyncio.run(guarded())
+    assert not [thread for thread in threading.enumerate() if thread not in before]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something on it has happened."""
+    while not condition():  # noqa: ASYNC110 - the condition has no event to wait for
+        await asyncio.sleep(0)
+
+
+async def wait_for(event: threading.Event) -> None:
+    await run_in_thread(lambda: event.wait(PATIENCE_S), name="test wait", timeout_s=PATIENCE_S)
+    assert event.is_set()
+
+
+async def take(stream: AsyncIterator[Any], taken: list[Any]) -> None:
+    async for item in stream:
+        taken.append(item)
+
+
+class Gate:
+    """A blocking piece of work that says when it has begun, and ends when it is let."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE_S)
+        return "done"
+
+
+# --- who is next ---------------------------------------------------------------------------------
+
+
+def test_the_earliest_deadline_goes_first_then_the_call_with_less_recent_work() -> None:
+    async def test() -> None:
+        turns = Turnstile("t", places=1, max_waiting=10, wait_s=PATIENCE_S)
+        order: list[str] = []
+
+        async def visit(name: str, call_id: str, deadline_ms: int) -> None:
+            await turns.enter(Work(call_id, deadline_ms))
+            order.append(name)
+            turns.leave()
+
+        assert turns.try_enter("busy")
+        visits = [
+            visit("late", "a", 900),
+            visit("busy again", "busy", 500),
+            visit("fresh", "b", 500),
+            visit("fresh too", "c", 500),
+            visit("first", "busy", 100),
+        ]
+        tasks = [asyncio.create_task(each) for each in visits]
+        await until(lambda: turns.waiting == 5)
+        assert not turns.try_enter("x")
+        turns.leave()
+        await asyncio.gather(*tasks)
+        assert order == ["first", "fresh", "fresh too", "busy again", "late"]
+
+    run(test)
+
+
+def test_fairness_forgets_the_past() -> None:
+    async def test() -> None:
+        turns = Turnstile("t", places=1, max_waiting=10, wait_s=PATIENCE_S)
+        for number in range(1000):
+            await turns.enter(Work(f"call {number % 200}"))
+            turns.leave()
+        assert len(turns._recent) <= 64
+
+    run(test)
+
+
+def test_a_cancelled_wait_gives_up_its_place_even_if_it_was_just_given() -> None:
+    async def test() -> None:
+        turns = Turnstile("t", places=1, max_waiting=10, wait_s=PATIENCE_S)
+        assert turns.try_enter("a")
+        waiting = asyncio.create_task(turns.enter(Work("b")))
+        await until(lambda: turns.waiting == 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert turns.waiting == 0
+        given = asyncio.create_task(turns.enter(Work("c")))
+        await until(lambda: turns.waiting == 1)
+        turns.leave()
+        given.cancel()
+        await asyncio.wait([given])
+        assert turns.try_enter("d")
+
+    run(test)
+
+
+# --- blocking models -----------------------------------------------------------------------------
+
+
+def test_a_full_lane_and_a_long_wait_are_refused() -> None:
+    async def test() -> None:
+        lane = ThreadLane("stt model s", limits=LaneLimits(max_waiting=1, wait_s=0.01))
+        gate = Gate()
+        first = asyncio.create_task(lane.run(gate, Work("a")))
+        await wait_for(gate.begun)
+        second = asyncio.create_task(lane.run(lambda: "second", Work("b")))
+        await until(lambda: lane.stats().depth == 1)
+        with pytest.raises(BusyError, match="1 requests are waiting"):
+            await lane.run(lambda: "third", Work("c"))
+        with pytest.raises(BusyError, match="stt model s: no time for this request"):
+            await second
+        gate.may_end.set()
+        assert await first == "done"
+        assert lane.stats().refused == 2
+        assert lane.stats().served == 1
+        await lane.close()
+
+    run(test)
+
+
+def test_a_request_cancelled_in_line_never_runs() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m")
+        gate, ran = Gate(), threading.Event()
+        first = asyncio.create_task(lane.run(gate, Work("a")))
+        second = asyncio.create_task(lane.run(ran.set, Work("b")))
+        await wait_for(gate.begun)
+        await until(lambda: lane.stats().depth == 1)
+        second.cancel()
+        await asyncio.wait([second])
+        gate.may_end.set()
+        assert await first == "done"
+        assert await lane.run(lambda: "third", Work("c")) == "third"
+        assert not ran.is_set()
+        assert lane.stats().cancelled == 1
+        await lane.close()
+
+    run(test)
+
+
+def test_a_request_cancelled_at_work_keeps_its_thread_only_until_it_returns() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m")
+        gate = Gate()
+        first = asyncio.create_task(lane.run(gate, Work("a")))
+        await wait_for(gate.begun)
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        after = asyncio.create_task(lane.run(threading.get_ident, Work("b")))
+        await until(lambda: lane.stats().depth == 1)
+        gate.may_end.set()
+        assert await after != threading.get_ident()
+        assert lane.stats().cancelled == 1
+        await lane.close()
+
+    run(test)
+
+
+def test_errors_name_the_model_and_ours_pass_unchanged() -> None:
+    async def test() -> None:
+        lane = ThreadLane("llm model x")
+
+        def breaks() -> None:
+            raise ValueError("bad\nvalue")
+
+        def refuses() -> None:
+            raise AudioError("no audio in it")
+
+        def exits() -> None:
+            raise SystemExit(3)
+
+        with pytest.raises(ModelError, match=r"^llm model x failed: ValueError: bad$"):
+            await lane.run(breaks, Work("a"))
+        with pytest.raises(AudioError, match=r"^no audio in it$"):
+            await lane.run(refuses, Work("a"))
+        with pytest.raises(ModelError, match="SystemExit: 3"):
+            await lane.run(exits, Work("a"))
+        assert await lane.run(lambda: 1, Work("a")) == 1
+        assert lane.stats().failed == 3
+        await lane.close()
+
+    run(test)
+
+
+def test_a_model_that_hangs_costs_its_request_and_not_the_lane() -> None:
+    gates: list[Gate] = []
+
+    async def test() -> None:
+        lane = ThreadLane("stt model h", limits=LaneLimits(total_s=0.01, max_stuck=2))
+        for _ in range(2):
+            gates.append(Gate())
+            with pytest.raises(ModelError, match=r"stt model h gave nothing for 0\.0 s"):
+                await lane.run(gates[-1], Work("a"))
+        assert lane.stats().stuck == 2
+        with pytest.raises(ModelError, match="hangs in 2 threads; restart"):
+            await lane.run(lambda: 1, Work("a"))
+        lane._limits = LaneLimits(max_stuck=2)
+        for gate in gates:
+            gate.may_end.set()
+        for worker in lane._left_behind:
+            worker.join(PATIENCE_S)
+        assert await lane.run(lambda: 1, Work("a")) == 1
+        await lane.close()
+
+    run(test)
+
+
+def test_a_hanging_request_that_nobody_waits_for_is_found_too() -> None:
+    gate = Gate()
+
+    async def test() -> None:
+        lane = ThreadLane("m", limits=LaneLimits(total_s=0.05))
+        first = asyncio.create_task(lane.run(gate, Work("a")))
+        await wait_for(gate.begun)
+        first.cancel()
+        lane._limits = LaneLimits()
+        assert await lane.run(lambda: 1, Work("b")) == 1
+        assert lane.stats().stuck == 1
+        gate.may_end.set()
+        for worker in lane._left_behind:
+            worker.join(PATIENCE_S)
+        await lane.close()
+
+    run(test)
+
+
+def test_what_is_only_worth_doing_now_is_dropped_when_the_lane_is_busy() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m")
+        gate, ran = Gate(), threading.Event()
+        first = asyncio.create_task(lane.run(gate, Work("a")))
+        await wait_for(gate.begun)
+        assert not await lane.run_if_idle(ran.set, "a")
+        gate.may_end.set()
+        await first
+        assert not ran.is_set()
+        assert await lane.run_if_idle(ran.set, "a")
+        assert ran.is_set()
+        await lane.close()
+
+    run(test)
+
+
+def test_several_workers_run_at_once() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m", workers=3)
+        together = threading.Barrier(3, timeout=PATIENCE_S)
+        await asyncio.gather(*(lane.run(together.wait, Work(str(n))) for n in range(3)))
+        await lane.close()
+
+    run(test)
+
+
+def test_closing_a_lane_refuses_what_waits_and_ends_what_runs() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m")
+        gate = Gate()
+        running = asyncio.create_task(lane.run(gate, Work("a")))
+        waiting = asyncio.create_task(lane.run(lambda: 1, Work("b")))
+        await wait_for(gate.begun)
+        await until(lambda: lane.stats().depth == 1)
+        closing = asyncio.create_task(lane.close())
+        for task in (running, waiting):
+            with pytest.raises(ModelError, match="shutting down"):
+                await task
+        gate.may_end.set()
+        await closing
+        with pytest.raises(ModelError, match="shutting down"):
+            await lane.run(lambda: 1, Work("c"))
+
+    run(test)
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+class Source:
+    """A stream of numbers that says how far it is, and whether it was closed."""
+
+    def __init__(self, count: int = 1_000_000) -> None:
+        self.count = count
+        self.given = 0
+        self.closed = threading.Event()
+
+    def __call__(self) -> Iterator[int]:
+        try:
+            for number in range(self.count):
+                self.given += 1
+                yield number
+        finally:
+            self.closed.set()
+
+
+def test_a_stream_arrives_in_order_and_ends() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m")
+        source = Source(1_000)
+        items = [item async for item in lane.stream(source, Work("a"))]
+        assert items == list(range(1_000))
+        assert source.closed.is_set()
+        assert lane.stats().served == 1
+        await lane.close()
+
+    run(test)
+
+
+def test_a_slow_consumer_makes_the_model_wait_and_closing_lets_it_go() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m", limits=LaneLimits(buffer_items=4))
+        source = Source()
+        async with aclosing(lane.stream(source, Work("a"))) as items:
+            assert await anext(items) == 0
+            await until(lambda: source.given >= 4)
+            assert source.given <= 6
+        await wait_for(source.closed)
+        assert source.given <= 7
+        assert lane.stats().cancelled == 1
+        assert await lane.run(lambda: 1, Work("b")) == 1
+        await lane.close()
+
+    run(test)
+
+
+def test_cancelling_the_task_that_reads_a_stream_closes_it_after_its_present_item() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m")
+        gate, closed = Gate(), threading.Event()
+
+        def slow() -> Iterator[str]:
+            try:
+                yield "first"
+                yield gate()
+                yield "never"
+            finally:
+                closed.set()
+
+        taken: list[str] = []
+
+        async def read() -> None:
+            await take(lane.stream(slow, Work("a")), taken)
+
+        reading = asyncio.create_task(read())
+        await wait_for(gate.begun)
+        await until(lambda: bool(taken))
+        reading.cancel()
+        await asyncio.wait([reading])
+        gate.may_end.set()
+        await wait_for(closed)
+        assert taken == ["first"]
+        await lane.close()
+
+    run(test)
+
+
+def test_a_stream_may_fail_after_some_items() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m")
+
+        def breaks() -> Iterator[int]:
+            yield 1
+            raise ValueError("broken")
+
+        taken: list[Any] = []
+        with pytest.raises(ModelError, match="m failed: ValueError: broken"):
+            await take(lane.stream(breaks, Work("a")), taken)
+        assert taken == [1]
+        assert lane.stats().failed == 1
+        await lane.close()
+
+    run(test)
+
+
+def test_a_stream_that_hangs_between_two_items_is_given_up() -> None:
+    gate = Gate()
+
+    async def test() -> None:
+        lane = ThreadLane("m", limits=LaneLimits(next_s=0.01))
+
+        def hangs() -> Iterator[str]:
+            yield "first"
+            yield gate()
+
+        taken: list[Any] = []
+        with pytest.raises(ModelError, match="gave nothing for"):
+            await take(lane.stream(hangs, Work("a")), taken)
+        assert taken == ["first"]
+        assert await lane.run(lambda: 1, Work("b")) == 1
+        gate.may_end.set()
+        for worker in lane._left_behind:
+            worker.join(PATIENCE_S)
+        await lane.close()
+
+    run(test)
+
+
+def test_a_consumer_that_never_comes_back_does_not_hold_the_lane_for_ever() -> None:
+    async def test() -> None:
+        lane = ThreadLane("m", limits=LaneLimits(buffer_items=2, total_s=0.5))
+        source = Source()
+        stream = lane.stream(source, Work("a"))
+        assert await anext(stream) == 0
+        lane._limits = LaneLimits()
+        assert await lane.run(lambda: 1, Work("b")) == 1
+        assert source.closed.is_set()
+        assert lane.stats().stuck == 0
+        with pytest.raises(ModelError, match="nobody took what it made"):
+            await anext(stream)
+        await lane.close()
+
+    run(test)
+
+
+# --- asynchronous models -------------------------------------------------------------------------
+
+
+def test_asynchronous_work_runs_on_the_loop_as_many_at_once_as_there_are_places() -> None:
+    async def test() -> None:
+        lane = AsyncLane("m", places=2)
+        go, running, most = asyncio.Event(), 0, 0
+
+        async def work() -> int:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await go.wait()
+            running -= 1
+            return threading.get_ident()
+
+        tasks = [asyncio.create_task(lane.run(work, Work(str(n)))) for n in range(5)]
+        await until(lambda: lane.stats().depth == 3)
+        go.set()
+        assert set(await asyncio.gather(*tasks)) == {threading.get_ident()}
+        assert most == 2
+        assert lane.stats().served == 5
+        await lane.close()
+
+    run(test)
+
+
+def test_asynchronous_streams_have_limits_and_are_closed() -> None:
+    async def test() -> None:
+        lane = AsyncLane("llm model net", places=1, limits=LaneLimits(next_s=0.01))
+        closed = []
+
+        async def hangs() -> AsyncIterator[str]:
+            try:
+                yield "first"
+                await asyncio.Event().wait()
+            finally:
+                closed.append(True)
+
+        taken: list[Any] = []
+        with pytest.raises(ModelError, match=r"llm model net gave nothing for 0\.0 s"):
+            await take(lane.stream(hangs, Work("a")), taken)
+        assert taken == ["first"]
+        async with aclosing(lane.stream(hangs, Work("a"))) as items:
+            assert await anext(items) == "first"
+        assert closed == [True, True]
+        assert lane.stats().running == 0
+        await lane.close()
+
+    run(test)
+
+
+def test_asynchronous_errors_name_the_model() -> None:
+    async def test() -> None:
+        lane = AsyncLane("m")
+
+        async def breaks() -> None:
+            raise TimeoutError("its own")
+
+        def at_once() -> None:
+            raise ValueError("at once")
+
+        with pytest.raises(ModelError, match="m failed: TimeoutError: its own"):
+            await lane.run(breaks, Work("a"))
+        with pytest.raises(ModelError, match="m failed: ValueError: at once"):
+            await lane.run(at_once, Work("a"))
+        await lane.close()
+
+    run(test)
+
+
+# --- voice activity ------------------------------------------------------------------------------
+
+
+class Counting:
+    """Scores how many windows a state has seen; may be held up, or broken."""
+
+    rates_hz = (8_000, 16_000)
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.held = threading.Event()
+        self.held.set()
+        self.begun = threading.Event()
+        self.broken = False
+
+    def window_samples(self, rate_hz: int) -> int:
+        return rate_hz * 32 // 1000
+
+    def new_state(self, rate_hz: int) -> list[int]:
+        return [0]
+
+    def score(self, windows: Sequence[Pcm16], states: Sequence[Any]) -> Sequence[float]:
+        self.begun.set()
+        assert self.held.wait(PATIENCE_S)
+        if self.broken:
+            raise ValueError("broken")
+        self.batches.append([window.size for window in windows])
+        for state in states:
+            state[0] += 1
+        return [state[0] / 100 for state in states]
+
+
+def _windows(rate_hz: int = 8_000) -> Pcm16:
+    return np.zeros(rate_hz * 32 // 1000, np.int16)
+
+
+def test_windows_of_all_calls_that_arrive_together_are_one_request() -> None:
+    async def test() -> None:
+        model, lane = Counting(), VadLane()
+        lane.use("vad model c", model)
+        assert lane.window_samples(8_000) == 256
+        states = [lane.new_state(8_000) for _ in range(100)]
+        scores = await asyncio.gather(*(lane.score(_windows(), state) for state in states))
+        assert scores == [0.01] * 100
+        assert [len(batch) for batch in model.batches] == [64, 36]
+        assert lane.stats().served == 100
+        assert lane.stats().batches == 2
+        await lane.close()
+
+    run(test)
+
+
+def test_a_batch_has_one_rate_and_one_window_of_a_call() -> None:
+    async def test() -> None:
+        model, lane = Counting(), VadLane()
+        lane.use("c", model)
+        slow, fast = lane.new_state(8_000), lane.new_state(16_000)
+        got: list[tuple[str, float]] = []
+        for _ in range(2):
+            lane.submit(_windows(), slow, lambda score: got.append(("slow", score)))
+            lane.submit(_windows(16_000), fast, lambda score: got.append(("fast", score)))
+        await until(lambda: len(got) == 4)
+        assert sorted(got) == [("fast", 0.01), ("fast", 0.02), ("slow", 0.01), ("slow", 0.02)]
+        assert model.batches == [[256], [512], [256], [512]]
+        await lane.close()
+
+    run(test)
+
+
+def test_windows_that_arrive_while_the_model_works_wait_for_the_next_request() -> None:
+    async def test() -> None:
+        model, lane = Counting(), VadLane(VadLimits(max_waiting=3))
+        lane.use("c", model)
+        model.held.clear()
+        scores = [asyncio.create_task(lane.score(_windows(), lane.new_state(8_000)))]
+        await wait_for(model.begun)
+        for _ in range(3):
+            scores.append(asyncio.create_task(lane.score(_windows(), lane.new_state(8_000))))
+        await until(lambda: lane.stats().depth == 3)
+        with pytest.raises(BusyError, match="3 windows are waiting"):
+            lane.submit(_windows(), lane.new_state(8_000), lambda score: None)
+        scores[1].cancel()
+        model.held.set()
+        await asyncio.wait(scores)
+        assert [len(batch) for batch in model.batches] == [1, 3]
+        await lane.close()
+
+    run(test)
+
+
+def test_a_failing_batch_gives_nan_and_fresh_states_and_is_counted_in_a_row() -> None:
+    async def test() -> None:
+        model = Counting()
+        told: list[tuple[str, int]] = []
+        lane = VadLane(on_failure=lambda error, row: told.append((str(error), row)))
+        lane.use("vad model c", model)
+        state = lane.new_state(8_000)
+        assert await lane.score(_windows(), state) == 0.01
+        model.broken = True
+        with pytest.raises(ModelError, match="vad model c failed: ValueError: broken"):
+            await lane.score(_windows(), state)
+        got: list[float] = []
+        lane.submit(_windows(), state, got.append)
+        await until(lambda: bool(got))
+        assert math.isnan(got[0])
+        model.broken = False
+        assert await lane.score(_windows(), state) == 0.01
+        assert [row for _, row in told] == [1, 2]
+        assert lane.stats().failed == 2
+        await lane.close()
+
+    run(test)
+
+
+def test_one_faulty_callback_does_not_cost_the_others_their_windows() -> None:
+    async def test() -> None:
+        lane = VadLane()
+        lane.use("c", Counting())
+        got: list[float] = []
+
+        def faulty(score: float) -> None:
+            raise RuntimeError("mine")
+
+        lane.submit(_windows(), lane.new_state(8_000), faulty)
+        lane.submit(_windows(), lane.new_state(8_000), got.append)
+        await until(lambda: got == [0.01])
+        await lane.close()
+
+    run(test)
+
+
+def test_a_vad_that_hangs_is_given_up_and_another_model_takes_over() -> None:
+    async def test() -> None:
+        stuck, fresh = Counting(), Counting()
+        stuck.held.clear()
+        lane = VadLane(
+            VadLimits(batch_s=0.01), on_failure=lambda error, row: lane.use("fresh", fresh)
+        )
+        lane.use("vad model stuck", stuck)
+        state = lane.new_state(8_000)
+        with pytest.raises(ModelError, match=r"vad model stuck gave nothing for 0\.01 s"):
+            await lane.score(_windows(), state)
+        lane._limits = VadLimits()
+        assert await lane.score(_windows(), state) == 0.01
+        assert lane.stats().stuck == 1
+        stuck.held.set()
+        for worker in lane._left_behind:
+            worker.join(PATIENCE_S)
+        await lane.close()
+
+    run(test)
+
+
+def test_a_window_of_another_size_or_rate_is_refused() -> None:
+    async def test() -> None:
+        lane = VadLane()
+        with pytest.raises(ModelError, match="no vad model is loaded"):
+            lane.new_state(8_000)
+        lane.use("vad model c", Counting())
+        with pytest.raises(ModelError, match="takes 8000, 16000 Hz, not 44100"):
+            lane.new_state(44_100)
+        with pytest.raises(ModelError, match="takes windows of 256 samples at 8000 Hz"):
+            lane.submit(_windows(16_000), lane.new_state(8_000), lambda score: None)
+        await lane.close()
+        with pytest.raises(ModelError, match="shutting down"):
+            lane.submit(_windows(), lane.new_state(8_000), lambda score: None)
+
+    run(test)
+
+
+def test_closing_the_vad_lane_gives_up_what_waits() -> None:
+    async def test() -> None:
+        model, lane = Counting(), VadLane()
+        lane.use("c", model)
+        model.held.clear()
+        state = lane.new_state(8_000)
+        got: list[float] = []
+        for _ in range(3):
+            lane.submit(_windows(), state, got.append)
+        await wait_for(model.begun)
+        closing = asyncio.create_task(lane.close())
+        await asyncio.sleep(0)
+        model.held.set()
+        await closing
+        assert got[0] == 0.01
+        assert all(math.isnan(score) for score in got[1:])
+        assert len(got) == 3
+
+    run(test)
