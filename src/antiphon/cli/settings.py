@@ -1,0 +1,43 @@
+"""What the commands share: settings with the command line's word on top, weights with progress, logging."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rich.console import Console
+
+from antiphon.cli.models import progress_for
+from antiphon.config import Settings, load
+from antiphon.errors import ConfigError
+from antiphon.models.store import WeightStore
+
+
+def settings_with(sets: list[str], **named: Any) -> Settings:
+    """`sets`: `--set section.name=value` as typed. `named`: options of a command (dots as double underscores)."""
+    overrides: dict[str, Any] = {}
+    for item in sets:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ConfigError(
+                f"--set takes name=value, for instance server.port=9000; got {item!r}"
+            )
+        overrides[name.strip()] = value
+    for name, value in named.items():
+        if value is not None:
+            overrides[name.replace("__", ".")] = value
+    return load(overrides)
+
+
+def weight_store() -> WeightStore:
+    """Fetches with bars on a terminal, with a line per file elsewhere."""
+    return WeightStore(progress=progress_for(Console(stderr=True)))
+
+
+def log_to_stderr(debug: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in ("httpx", "httpcore", "openai", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

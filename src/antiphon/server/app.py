@@ -1,0 +1,118 @@
+"""The ASGI application: routes, the page, the models' life, and an orderly end.
+
+The port answers at once; the models load meanwhile and `/ready` says how far they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
+
+from antiphon.config import Settings
+from antiphon.errors import AntiphonError
+from antiphon.models.pool import ModelSet
+from antiphon.models.ports import ModelStatus, WeightSource
+from antiphon.server import conversation, files, health
+from antiphon.server.calls import Calls
+from antiphon.server.loading import model_set
+from antiphon.server.tuning import tune_process
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 5.0
+_PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:"
+
+OnChange = Callable[[ModelStatus], None]
+
+
+def create_app(
+    settings: Settings,
+    weights: WeightSource,
+    *,
+    on_model: OnChange | None = None,
+    on_ready: Callable[[AntiphonError | None], None] | None = None,
+) -> FastAPI:
+    """`on_model`: told of each model's progress. `on_ready`: told once, with the error when no call can be served.
+
+    Raises ConfigError for settings that name what does not exist.
+    """
+    app = FastAPI(
+        title="Antiphon",
+        version=version("antiphon"),
+        summary="Self-hosted voice agent server",
+        lifespan=_lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.weights = weights
+    app.state.on_model = on_model or _log_model
+    app.state.on_ready = on_ready
+    if settings.server.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.server.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Antiphon-Result"],
+        )
+    app.include_router(health.router)
+    app.include_router(files.router)
+    app.include_router(conversation.router)
+    _add_page(app)
+    return app
+
+
+def _add_page(app: FastAPI) -> None:
+    folder = Path(str(resources.files("antiphon") / "web"))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(
+            folder / "index.html",
+            headers={"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"},
+        )
+
+    app.mount("/static", StaticFiles(directory=folder), name="static")
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    models = model_set(app.state.settings, app.state.weights)
+    app.state.calls = calls = Calls(app.state.settings, models)
+    loading = asyncio.create_task(_load(app, models), name="load models")
+    try:
+        yield
+    finally:
+        await calls.drain(_DRAIN_S)
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        await models.close()
+
+
+async def _load(app: FastAPI, models: ModelSet) -> None:
+    error: AntiphonError | None = None
+    try:
+        await models.load(app.state.on_model)
+        tune_process()
+    except AntiphonError as failed:
+        error = failed
+        log.error("models: %s", failed)
+    if app.state.on_ready is not None:
+        app.state.on_ready(error)
+
+
+def _log_model(status: ModelStatus) -> None:
+    if status.error:
+        log.warning("%s %s: %s: %s", status.kind, status.name, status.state, status.error)
+    else:
+        log.info("%s %s: %s %s", status.kind, status.name, status.state, status.detail)

@@ -1,0 +1,102 @@
+"""`/health`, `/ready`, `/gpu`: what an operator's probes ask. Read-only."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from antiphon.models.ports import Kind, ModelStatus
+from antiphon.server.calls import Calls
+
+router = APIRouter(tags=["health"])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+@router.get("/health")
+async def health() -> dict[str, Any]:
+    """The process answers."""
+    return {"status": "healthy", "service": "antiphon", "timestamp": _now()}
+
+
+@router.get("/ready")
+async def ready(request: Request, response: Response) -> dict[str, Any]:
+    """Calls can be taken: 200, else 503. Each model of each chain with its state and seconds to load."""
+    calls: Calls = request.app.state.calls
+    status = calls.models.status()
+    usable = calls.models.ready
+    if not usable:
+        response.status_code = 503
+    return {
+        "status": "ready" if usable else "loading",
+        "services": {_service(kind): _ready(status, kind) for kind in Kind if _chain(status, kind)},
+        "models": [_describe(link, status) for link in status],
+        "calls": len(calls),
+        "max_calls": calls.settings.server.max_calls,
+        "timestamp": _now(),
+    }
+
+
+def _service(kind: Kind) -> str:
+    return "asr" if kind is Kind.STT else kind.value
+
+
+def _chain(status: list[ModelStatus], kind: Kind) -> list[ModelStatus]:
+    return [link for link in status if link.kind is kind]
+
+
+def _ready(status: list[ModelStatus], kind: Kind) -> bool:
+    return any(link.state == "ready" for link in _chain(status, kind))
+
+
+def _describe(link: ModelStatus, status: list[ModelStatus]) -> dict[str, Any]:
+    chain = _chain(status, link.kind)
+    return {
+        "kind": link.kind.value,
+        "name": link.name,
+        "state": link.state,
+        "detail": link.detail,
+        "load_s": None if link.load_s is None else round(link.load_s, 2),
+        "in_use": link.in_use,
+        "fallback": link.in_use and chain[0] is not link,
+        "error": link.error or None,
+    }
+
+
+@router.get("/gpu")
+async def gpu() -> dict[str, Any]:
+    """NVIDIA devices by NVML; an honest "none" where there is no driver."""
+    return await asyncio.to_thread(_read_nvml)
+
+
+def _read_nvml() -> dict[str, Any]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return {"available": False, "devices": [], "reason": f"no NVIDIA driver: {error}"}
+    try:
+        devices = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            devices.append(
+                {
+                    "index": index,
+                    "name": str(pynvml.nvmlDeviceGetName(handle)),
+                    "memory_total_bytes": int(memory.total),
+                    "memory_used_bytes": int(memory.used),
+                    "utilisation_percent": int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+                }
+            )
+        return {"available": bool(devices), "devices": devices}
+    except pynvml.NVMLError as error:
+        return {"available": False, "devices": [], "reason": str(error)}
+    finally:
+        pynvml.nvmlShutdown()

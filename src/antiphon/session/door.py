@@ -1,0 +1,46 @@
+"""What a session needs of the client's side of a call, whatever its protocol.
+
+A door is synchronous and never blocks: it translates and puts into a bounded outbox of its own. When the outbox is
+full it tells the session that the client is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from antiphon.core.actions import Action
+from antiphon.models.ports import Pcm16
+
+
+@dataclass(frozen=True, slots=True)
+class DoorAudio:
+    """How this client takes the agent's voice."""
+
+    rate_hz: int = 24_000
+    lead_ms: int = 240
+    """Audio sent ahead of its playing time. Small, so that an interruption has little to take back; large enough to
+    cover the network's jitter."""
+    chunk_ms: int = 60
+    paced: bool = True
+    """False: everything is sent as soon as it is made (files, clients that buffer)."""
+
+
+class Door(Protocol):
+    audio: DoorAudio
+
+    def notice(self, action: Action) -> None:
+        """Something the client may want to know. Doors ignore what their protocol has no word for."""
+        ...
+
+    def send_audio(self, reply: str, pcm: Pcm16) -> None:
+        """The next piece of the agent's voice, at `audio.rate_hz`."""
+        ...
+
+    def drop_audio(self, reply: str) -> None:
+        """The client is to forget what it has not played of this reply."""
+        ...
+
+    def hang_up(self, reason: str) -> None:
+        """The call is over; what is in the outbox is still sent."""
+        ...

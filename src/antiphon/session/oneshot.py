@@ -1,0 +1,186 @@
+"""One question in a recording, one spoken answer: the same engine as a call, with a file at both ends.
+
+Nothing is paced: the answer is as fast as the models. Knows no file format; `answer` takes and gives PCM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from antiphon.core import actions as act
+from antiphon.core import events as ev
+from antiphon.core.policy import Policy
+from antiphon.core.record import TurnRecord
+from antiphon.errors import AudioError, ModelError
+from antiphon.models.pool import ModelSet
+from antiphon.models.ports import STT_RATE_HZ, Pcm16
+from antiphon.session.door import DoorAudio
+from antiphon.session.runners import Agent
+from antiphon.session.session import Session
+
+ANSWER_RATE_HZ = 24_000
+_PIECE_S = 8
+_LEAST_SPEECH_WINDOWS = 3
+"""A recording in which the VAD hears less speech than this has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    transcript: str
+    reply: str
+    pcm: Pcm16
+    """Mono, at `rate_hz`."""
+    rate_hz: int
+    record: TurnRecord
+    total_ms: int
+    """From the first sample handed over to the last of the answer."""
+
+    @property
+    def timings_ms(self) -> dict[str, int]:
+        """How long each stage took; first token and first audio count from the stage's own start."""
+        r = self.record
+        return {
+            "stt": _span(r.transcribe_ms, r.transcript_ms),
+            "llm_first_token": _span(r.generate_ms, r.first_token_ms),
+            "llm_total": _span(r.generate_ms, r.text_done_ms),
+            "tts_first_audio": _span(r.speak_ms, r.first_audio_ms),
+            "tts_total": _span(r.speak_ms, r.audio_done_ms),
+            "total": self.total_ms,
+        }
+
+
+class _FileDoor:
+    """Keeps the answer; plays it in no time, so that the core takes everything for heard."""
+
+    audio = DoorAudio(rate_hz=ANSWER_RATE_HZ, paced=False)
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.pieces: list[Pcm16] = []
+        self.faults: list[str] = []
+        self.reply: act.ReplyEnded | None = None
+        self.dropped = False
+        self._samples = 0
+
+    def notice(self, action: act.Action) -> None:
+        assert self.session is not None
+        match action:
+            case act.Fault():
+                self.faults.append(action.message)
+            case act.SpeechDropped():
+                self.dropped = True
+                self.session.post(ev.Finish("nothing was said"))
+            case act.ReplyEnded():
+                self.reply = action
+                self.session.post(ev.Finish("answered"))
+
+    def send_audio(self, reply: str, pcm: Pcm16) -> None:
+        assert self.session is not None
+        self.pieces.append(pcm)
+        self._samples += len(pcm)
+        self.session.post(ev.Played(reply, self._samples * 1000 // self.audio.rate_hz))
+
+    def drop_audio(self, reply: str) -> None:
+        pass
+
+    def hang_up(self, reason: str) -> None:
+        pass
+
+
+class _Hearing:
+    """Follows the VAD through the recording: how far it is, and whether anybody speaks."""
+
+    def __init__(self, threshold: float) -> None:
+        self.heard_ms = 0
+        self.speech_windows = 0
+        self._threshold = threshold
+        self._moved = asyncio.Event()
+
+    def observe(self, session: Session, event: ev.Event | None, out: list[act.Action]) -> None:
+        if isinstance(event, ev.VadScored):
+            self.heard_ms = event.end_ms
+            self.speech_windows += event.probability >= self._threshold
+            self._moved.set()
+
+    async def reach(self, position_ms: int) -> None:
+        while self.heard_ms < position_ms:
+            self._moved.clear()
+            async with asyncio.timeout(30):
+                await self._moved.wait()
+
+
+async def answer(models: ModelSet, pcm: Pcm16, policy: Policy, agent: Agent) -> Answer:
+    """`pcm`: mono, 16 kHz, shape [samples].
+
+    Raises AudioError when nobody speaks in it, ModelError when a model fails.
+    """
+    length_ms = len(pcm) * 1000 // STT_RATE_HZ
+    policy = replace(
+        policy,
+        auto_turns=False,
+        greeting="",
+        apology="",
+        idle_prompt_after_ms=0,
+        client_reports_played=True,
+        max_turn_ms=max(length_ms, 1_000),
+        speak_ahead_ms=3_600_000,
+        first_clause_words=0,
+    )
+    door, hearing = _FileDoor(), _Hearing(policy.speech_threshold)
+    call_id = f"file-{secrets.token_hex(4)}"
+    session = Session(
+        call_id, models, door, policy=policy, agent=agent, observers=(hearing.observe,)
+    )
+    door.session = session
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(session.run(greet=False))
+        try:
+            await _hear(session, pcm, hearing)
+            if hearing.speech_windows < _LEAST_SPEECH_WINDOWS:
+                raise AudioError(
+                    "nobody speaks in this recording; check the microphone and its level"
+                )
+            session.post(ev.CommitInput(session.heard_ms, reply=True))
+            await running
+        except BaseException:
+            session.post(ev.HungUp("given up"))
+            raise
+    return _result(session, door)
+
+
+async def _hear(session: Session, pcm: Pcm16, hearing: _Hearing) -> None:
+    """Hand the recording over in pieces, no faster than it is scored, so that no queue grows with its length."""
+    step = _PIECE_S * STT_RATE_HZ
+    for start in range(0, len(pcm), step):
+        session.feed_audio(pcm[start : start + step], STT_RATE_HZ)
+        if start + step >= len(pcm):
+            session.flush_audio()
+        await hearing.reach(session.heard_ms)
+
+
+def _result(session: Session, door: _FileDoor) -> Answer:
+    answers = [r for r in session.records if r.reply]
+    if door.dropped:
+        raise AudioError(
+            "no words were understood in this recording; check the microphone and its level"
+        )
+    if door.faults or not answers:
+        raise ModelError("; ".join(door.faults) or "the call ended without an answer")
+    record = answers[-1]
+    sound = np.concatenate(door.pieces) if door.pieces else np.empty(0, np.int16)
+    return Answer(
+        transcript=record.user_text,
+        reply=record.reply_text,
+        pcm=sound,
+        rate_hz=ANSWER_RATE_HZ,
+        record=record,
+        total_ms=session.now_ms,
+    )
+
+
+def _span(start_ms: int | None, end_ms: int | None) -> int:
+    return 0 if start_ms is None or end_ms is None else end_ms - start_ms
