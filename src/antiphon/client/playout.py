@@ -1,7 +1,7 @@
 """A loudspeaker without a sound card: places received audio on the time line as a caller would hear it.
 
-An ideal player: sound begins when it arrives, or when what came before has been played. Times are seconds of one clock; knows
-no protocol.
+An ideal player: sound begins when it arrives, or when what came before has been played. Times are seconds of one
+clock; knows no protocol.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A simulated caller on `/ws/conversation`: speaks recordings in real time, listens, reports what it has played.
 
-Faithful to what a browser does: 20 ms frames on a drift-free clock, silence between utterances, `played` reports ten times a
-second, `clear` obeyed at once. Ships for benches and for users' own tests.
+Faithful to what a browser does: 20 ms frames on a drift-free clock, silence between utterances, `played` reports ten
+times a second, `clear` obeyed at once. Ships for benches and for users' own tests.
 """
 
 from __future__ import annotations
