@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from antiphon.errors import ModelError
@@ -43,7 +44,7 @@ class NoWeights:
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[LlamaCpp]:
-    model = LlamaCpp(WeightStore(), slots=SLOTS, context_tokens=1024, seed=7)
+    model = LlamaCpp(WeightStore(), slots=SLOTS, context_tokens=512, seed=7)
     model.load()
     yield model
     model.close()
@@ -200,13 +201,13 @@ def test_more_calls_than_slots_are_all_answered(model: LlamaCpp) -> None:
 @pytest.mark.weights
 def test_a_history_longer_than_the_context(model: LlamaCpp) -> None:
     chat: tuple[Message, ...] = (SYSTEM,)
-    for turn in range(40):
+    for turn in range(20):
         chat = (*chat, Message("user", f"Number {turn}. " + "Tell me about bread and cake. " * 4))
         chat = (*chat, Message("assistant", "We have rye bread, wheat bread and apple cake."))
     deltas = list(model.generate(LlmRequest((*chat, Message("user", CAPITAL)), "a", 24, 0.0)))
     usage = usage_of(deltas)
     assert deltas[-1].finish in ("stop", "length")
-    assert 200 < usage.input_tokens < 1024
+    assert 100 < usage.input_tokens < 512
 
 
 # --- stopping -----------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def threads() -> int:
 @pytest.mark.weights
 def test_closing_a_reply_frees_its_slot(model: LlamaCpp) -> None:
     for _ in range(4 * SLOTS):
-        begun = model.generate(asked("Tell me a very long story.", max_tokens=900))
+        begun = model.generate(asked("Tell me a very long story.", max_tokens=400))
         while not next(begun).text:
             pass
         begun.close()
@@ -231,15 +232,30 @@ def test_closing_a_reply_frees_its_slot(model: LlamaCpp) -> None:
 @pytest.mark.weights
 def test_a_reply_that_is_dropped_stops_too(model: LlamaCpp) -> None:
     for _ in range(2 * SLOTS):
-        begun = model.generate(asked("Tell me a very long story.", max_tokens=900))
+        begun = model.generate(asked("Tell me a very long story.", max_tokens=400))
         next(begun)
         del begun
     assert "Paris" in said(list(model.generate(asked(CAPITAL))))
 
 
 @pytest.mark.weights
+def test_a_closed_model_is_gone_even_while_a_reply_is_kept() -> None:
+    model = LlamaCpp(WeightStore(), slots=1, context_tokens=256)
+    model.load()
+    begun = model.generate(asked("Tell me a very long story.", max_tokens=200))
+    next(begun)
+    address = model._server.listening_address
+    model.close()
+    with pytest.raises(httpx.ConnectError):  # the server inside has ended, and its memory with it
+        httpx.get(address, trust_env=False)
+    assert threads() <= 2 * SLOTS  # those of the module's own model
+    with pytest.raises(ModelError, match="not loaded"):
+        next(model.generate(asked(CAPITAL)))
+
+
+@pytest.mark.weights
 def test_closing_from_another_thread_while_the_prompt_is_read(model: LlamaCpp) -> None:
-    begun = model.generate(asked("word " * 700, max_tokens=50))
+    begun = model.generate(asked("word " * 300, max_tokens=50))
     assert next(begun) == LlmDelta()  # the first batch of the prompt
     rest: list[LlmDelta] = []
     reader = threading.Thread(target=lambda: rest.extend(begun))
@@ -251,7 +267,7 @@ def test_closing_from_another_thread_while_the_prompt_is_read(model: LlamaCpp) -
 
 @pytest.mark.weights
 def test_releasing_a_call_stops_what_runs_for_it(model: LlamaCpp) -> None:
-    begun = model.generate(asked("Tell me a very long story.", call_id="gone", max_tokens=900))
+    begun = model.generate(asked("Tell me a very long story.", call_id="gone", max_tokens=400))
     next(begun)
     model.release("gone")
     assert all(not delta.finish for delta in begun)

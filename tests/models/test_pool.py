@@ -132,6 +132,15 @@ def test_status_names_every_model_and_tells_each_change() -> None:
     run(model_set(chain), test, load=False)
 
 
+def test_the_status_shows_no_secret() -> None:
+    secret = {"api_key": "sk-1", "extra_headers": {"x": "sk-2"}}
+    options = {"openai": {**secret, "max_retries": 2, "extra_body": {"a_token": 1, "tokens": 3}}}
+    models = ModelSet([ChainConfig(Kind.LLM, ("openai:gpt",), options)], Folder())
+    shown: dict[str, Any] = {"api_key": "hidden", "extra_headers": "hidden", "max_retries": 2}
+    shown["extra_body"] = {"a_token": "hidden", "tokens": 3}
+    assert models.status()[0].options == shown
+
+
 def test_settings_that_cannot_be_meant_are_errors() -> None:
     with pytest.raises(ConfigError, match="did you mean 'moonshine'"):
         model_set(ChainConfig(Kind.STT, ("monshine",)))

@@ -25,15 +25,16 @@ class Stream:
     def __init__(self, call_id: str, handle: Callable[..., None], body: dict[str, Any]) -> None:
         self.call_id = call_id
         self.stopped = False
-        self._handle = handle
+        self._handle: Callable[..., None] | None = handle
         self._body = body
         self._chunks: SimpleQueue[dict[str, Any] | Exception | None] = SimpleQueue()
 
     def run(self) -> None:
         """Blocking, until the reply has ended or one token after `stop`."""
+        handle, self._handle = self._handle, None  # a kept reply must not keep the server alive
         try:
-            if not self.stopped:
-                self._handle(self._body, self._take)
+            if handle is not None and not self.stopped:
+                handle(self._body, self._take)
         except Exception as error:  # noqa: BLE001 - the reader's to raise
             self._chunks.put(error)
         finally:

@@ -168,7 +168,9 @@ class ThreadLane(Lane):
             lambda: iter((ask(),)), replace(self._limits, first_s=self._limits.total_s)
         )
         try:
-            return (await job.next())[0]
+            result, _ = await job.next()
+            await job.next()  # the end: from here on the worker is free for whoever asks
+            return result
         finally:
             job.cancel()
 

@@ -28,6 +28,7 @@ LOAD_S = 3600.0
 """For one model to be ready, its download included."""
 CLOSE_S = 10.0
 _ASYNC_PLACES = 64
+_SECRET_WORDS = ("key", "secret", "password", "header", "auth", "credential")
 
 
 class Link:
@@ -47,7 +48,10 @@ class Link:
         self.spec = spec
         self.title = f"{kind} model {spec}"
         self.status = ModelStatus(
-            kind, parse_spec(spec)[0], detail=parse_spec(spec)[1] or "", options=dict(options or {})
+            kind,
+            parse_spec(spec)[0],
+            detail=parse_spec(spec)[1] or "",
+            options=_shown(options or {}),
         )
         self.model: Adapted | None = None
         """The adapter around the back end, once constructed."""
@@ -185,3 +189,14 @@ class Link:
             async with asyncio.timeout(limit_s):
                 return await result
         return result
+
+
+def _shown(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as anybody may see them: the status is public, a key is not."""
+    shown: dict[str, Any] = {}
+    for name, value in options.items():
+        if name.lower().endswith("token") or any(word in name.lower() for word in _SECRET_WORDS):
+            shown[name] = "hidden"
+        else:
+            shown[name] = _shown(value) if isinstance(value, Mapping) else value
+    return shown

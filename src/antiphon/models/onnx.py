@@ -1,4 +1,4 @@
-"""One way to open an ONNX model on the CPU, shared by all embedded back ends.
+"""One way to open and to run an ONNX model on the CPU, shared by all embedded back ends.
 
 Knows thread counts and error messages. Does not know any model, its inputs or where its file came
 from.
@@ -6,21 +6,22 @@ from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from antiphon.errors import ModelError
 
 _ERRORS_ONLY = 3
+_REASON_CHARACTERS = 160
 
 
-def open_session(path: Path, *, threads: int = 1, prepack: bool = True) -> Any:
+def open_session(path: Path, *, threads: int = 1) -> Any:
     """An `onnxruntime.InferenceSession` for `path` (.onnx or .ort) on the CPU.
 
-    `threads`: threads inside one operator. They never spin while idle: a spinning thread takes the
-    core from the other models of a call. `prepack=False` keeps weights in their file layout: less
-    memory, slower. Raises ModelError if onnxruntime is missing or the file is not a model it can
-    read.
+    `threads`: inside one operator. They never spin while idle: a spinning thread takes the core
+    from the other models of a call. Raises ModelError if onnxruntime is missing or the file is not
+    a model it can read.
     """
     try:
         import onnxruntime as ort
@@ -34,21 +35,35 @@ def open_session(path: Path, *, threads: int = 1, prepack: bool = True) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not prepack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises many unrelated types here
+    except Exception as error:
         raise ModelError(
-            f"{path.name} is not a model that onnxruntime can read ({_reason(error)}); "
-            "delete it and fetch it again: antiphon models pull"
+            f"onnxruntime cannot read {path.name} ({_reason(error)}); if it is damaged, remove and "
+            "fetch it again: antiphon models verify, antiphon models pull"
         ) from error
 
 
-def weight_file(files: Any, name: str, entry: str) -> Path:
+def run(
+    name: str, session: Any, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None
+) -> list[Any]:
+    """The `outputs` (None: all) of one run of the session of the back end `name`.
+
+    Raises ModelError when it is not loaded (`session` is None) or the run fails.
+    """
+    if session is None:
+        raise ModelError(f"{name} is not loaded; call load() first")
+    try:
+        values: list[Any] = session.run(outputs, inputs)
+    except Exception as error:
+        raise ModelError(f"{name} failed: {_reason(error)}") from error
+    return values
+
+
+def weight_file(files: Mapping[str, Path], name: str, entry: str) -> Path:
     """`files[name]`, or ModelError that names the catalogue entry which lacks it."""
     try:
-        return Path(files[name])
+        return files[name]
     except KeyError as error:
         raise ModelError(
             f"the weights {entry!r} have no file {name}; choose weights made for this back end"
@@ -58,4 +73,4 @@ def weight_file(files: Any, name: str, entry: str) -> Path:
 def _reason(error: Exception) -> str:
     """The first line of an error, short enough for one line of log."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]
+    return text.splitlines()[0][:_REASON_CHARACTERS]

@@ -73,6 +73,8 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "openai": Entry("antiphon.models.llm.openai_compatible:OpenAICompatible"),
         "ollama": _openai("http://localhost:11434/v1"),
         "vllm": _openai("http://localhost:8000/v1"),
+        "llama-server": _openai("http://localhost:8080/v1"),
+        "llama-server": _openai("http://localhost:8080/v1"),
         "groq": _openai("https://api.groq.com/openai/v1"),
         "scripted": Entry("antiphon.models.scripted:ScriptedLlm"),
     },

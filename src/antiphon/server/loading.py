@@ -8,7 +8,7 @@ from antiphon.config import Settings
 from antiphon.models.pool import ChainConfig, ModelSet
 from antiphon.models.ports import Kind, WeightSource
 
-_ENDPOINT_BACKENDS = ("openai", "ollama", "vllm", "groq")
+_ENDPOINT_BACKENDS = ("openai", "ollama", "vllm", "groq", "llama-server")
 
 
 def model_set(settings: Settings, weights: WeightSource) -> ModelSet:

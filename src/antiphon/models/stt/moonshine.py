@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.errors import ModelError
-from antiphon.models.onnx import open_session, weight_file
+from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.stt.moonshine_tokens import END, START, Vocabulary
@@ -27,9 +27,7 @@ _QUIET_FRAMES = 10
 _SILENCE_RMS = 33.0
 """-60 dBFS: nothing above it in any frame is no speech; the model would make words up."""
 _NOISE_TEXT = "You"
-"""What the model writes for noise, tones and clicks. Of real speech it writes "You." with a full
-stop.
-"""
+"""All that the model writes for noise, tones and clicks. A spoken "you" came out with punctuation."""
 _TOKENS_PER_S = 6.5
 _TOKENS_SPARE = 10
 _LOOP_TOKENS = 16
@@ -93,16 +91,15 @@ class Moonshine:
         samples[0, : audio.size] = audio
         samples *= np.float32(1.0 / 32768.0)
         budget = int(audio.size / STT_RATE_HZ * _TOKENS_PER_S) + _TOKENS_SPARE
-        try:
-            text = self._vocabulary.text(self._decode(samples, budget))
-        except Exception as error:  # onnxruntime raises many unrelated types here
-            raise ModelError(f"Moonshine failed: {error}") from error
+        text = self._vocabulary.text(self._decode(samples, budget))
         return "" if text == _NOISE_TEXT else text
 
     def _decode(self, samples: npt.NDArray[np.float32], budget: int) -> list[int]:
         """Greedy decoding, at most `budget` tokens, stopped at the end token or in a loop."""
         mask = np.ones(samples.shape, np.int64)
-        (hidden,) = self._encoder.run(None, {"input_values": samples, "attention_mask": mask})
+        (hidden,) = run(
+            "Moonshine", self._encoder, {"input_values": samples, "attention_mask": mask}
+        )
         inputs = dict(self._first_inputs)
         inputs["encoder_hidden_states"] = hidden
         inputs["encoder_attention_mask"] = mask
@@ -127,7 +124,7 @@ class Moonshine:
         names = [name for name in self._first_inputs if first or ".decoder." in name]
         wanted = ["logits", *(name.replace("past_key_values", "present") for name in names)]
         inputs["use_cache_branch"] = np.array([not first])
-        logits, *kept = self._decoder.run(wanted, inputs)
+        logits, *kept = run("Moonshine", self._decoder, inputs, wanted)
         inputs.update(zip(names, kept, strict=True))
         return int(logits[0, -1].argmax())
 

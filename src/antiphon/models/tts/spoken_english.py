@@ -214,7 +214,12 @@ _RULES: tuple[_RuleType, ...] = (
     _rule(True, r"(?<=\d) ?[-–—] ?(?=\d+(?:[.,]\d+)*(?![\w-]| ?-\d)|\d+ ?(?:%|°|km|kg))", " to "),
     _rule(True, rf"\b({_NUM}) ?({_UNIT})(?![\w²³/])", measure),
     # Numbers.
-    _rule(True, r"(?<![\d,])(\d{1,15}(?:,\d{3}){0,4})(?:st|nd|rd|th)\b", lambda m: say_ordinal(m[1]), _I),
+    _rule(
+        True,
+        r"(?<![\d,])(\d{1,15}(?:,\d{3}){0,4})(?:st|nd|rd|th)\b",
+        lambda m: say_ordinal(m[1]),
+        _I,
+    ),
     _rule(True, r"(?:\b(\d+) )?(?<![\d/])(\d{1,3})/(\d{1,3})\b(?!/)", fraction),
     _rule(
         True,

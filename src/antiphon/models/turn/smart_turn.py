@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from antiphon.errors import ModelError
-from antiphon.models.onnx import open_session, weight_file
+from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.turn.mel import log_mel
@@ -55,10 +54,7 @@ class SmartTurn:
         """
         if audio.size == 0:
             return 0.0
-        try:
-            (scores,) = self._session.run(None, {"input_features": features(audio)[None]})
-        except Exception as error:  # onnxruntime raises many unrelated types here
-            raise ModelError(f"Smart Turn failed: {error}") from error
+        (scores,) = run("Smart Turn", self._session, {"input_features": features(audio)[None]})
         return float(scores[0, 0])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.errors import ModelError
-from antiphon.models.onnx import open_session, weight_file
+from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import ModelInfo, Pcm16, WeightSource
 from antiphon.models.registry import register_model
 
@@ -84,12 +84,11 @@ class Silero:
             return []
         rate_hz = states[0].rate_hz
         inputs, memory = self._gather(windows, states, rate_hz)
-        try:
-            scores, after = self._session.run(
-                None, {"input": inputs, "state": memory, "sr": self._rates[rate_hz]}
-            )
-        except Exception as error:  # onnxruntime raises many unrelated types here
-            raise ModelError(f"Silero failed: {error}") from error
+        scores, after = run(
+            "Silero",
+            self._session,
+            {"input": inputs, "state": memory, "sr": self._rates[rate_hz]},
+        )
         kept = _CONTEXT_SAMPLES[rate_hz]
         for index, (window, state) in enumerate(zip(windows, states, strict=True)):
             state.memory[...] = after[:, index]
