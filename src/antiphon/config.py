@@ -14,7 +14,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -26,25 +35,26 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from antiphon.config_text import hide_secrets, names, parse_value, parse_values
 from antiphon.core.policy import Policy
 from antiphon.errors import ConfigError, suggest
 
 CONFIG_FILE = "antiphon.toml"
 PREFIX = "ANTIPHON_"
+OPTIONS = "models.options."
 OUTSIDE_SETTINGS = frozenset(
-    {"ANTIPHON_HOME", "ANTIPHON_OFFLINE", "ANTIPHON_CONFIG", "ANTIPHON_MODELS_DIR"}
+    {
+        "ANTIPHON_HOME",
+        "ANTIPHON_OFFLINE",
+        "ANTIPHON_CONFIG",
+        "ANTIPHON_CATALOGUE",
+        "ANTIPHON_MODELS_DIR",
+    }
 )
 """Variables with our prefix that other parts read: where things lie, before there are settings."""
 
 
-def _names(value: Any) -> Any:
-    """`"a, b"` and `["a", "b"]` are the same list."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
 
 
 class Section(BaseModel):
@@ -76,7 +86,7 @@ class AgentSettings(Section):
     )
     voice: str = Field("", description="Voice of the text-to-speech model; empty: its own.")
     language: str = Field("en", description="ISO 639-1; empty: let the models detect it.")
-    temperature: float = Field(0.6, ge=0, le=2)
+    temperature: float = Field(0.6, ge=0, le=2, description="How freely the model chooses words.")
     max_tokens: int = Field(200, ge=1, description="Longest reply, in tokens.")
     speed: float = Field(1.0, ge=0.5, le=2.0, description="Pace of the voice.")
 
@@ -89,19 +99,47 @@ class ModelsSettings(Section):
     tts: Names = Field(("piper",), description="Text to speech: a chain, best first.")
     options: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Options of a back end, by its name: [models.options.piper].",
+        description="Options of a back end, by its name: `[models.options.piper]`; under a kind's name they are "
+        "for that kind only: `[models.options.stt.scripted]`.",
     )
     preload: bool = Field(True, description="Load at start, not on first use.")
     sequential: bool = Field(True, description="Load one after the other, to limit peak memory.")
     trust_remote_code: bool = Field(False, description="Let hub models run code of their own.")
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Options may hold keys, and settings are printed in logs and error reports."""
+        for name, value in super().__repr_args__():
+            yield name, hide_secrets(value) if name == "options" else value
+
 
 class LlmEndpoint(Section):
     """The OpenAI-compatible endpoint, for the chain entries `openai`, `ollama`, `vllm`, `groq`."""
 
-    base_url: str = ""
-    api_key: SecretStr = SecretStr("")
-    model: str = ""
+    base_url: str = Field("", description="For instance `http://localhost:11434/v1`.")
+    api_key: SecretStr = Field(SecretStr(""), description="Sent as a bearer token; never shown.")
+    model: str = Field("", description="The model's name there.")
+
+
+NEGOTIATED = frozenset({"client_can_clear", "client_reports_played"})
+"""Part of a policy, but said by each client and not by the owner."""
+_BARGE_IN = ("confirm", "immediate")
+
+
+def _check_policy(policy: Policy) -> Policy:
+    """The core takes any policy; an owner's slip of the pen should not become a strange conversation."""
+    for field in dataclasses.fields(policy):
+        name, value = field.name, getattr(policy, field.name)
+        if name in NEGOTIATED and value:
+            raise ValueError(f"{name}: each client says that itself; it cannot be set")
+        if name.endswith("_threshold") and not 0 <= value <= 1:
+            raise ValueError(f"{name}: must be between 0 and 1, got {value}")
+        if type(value) is int and value < 0:
+            raise ValueError(f"{name}: must not be negative, got {value}")
+    if policy.barge_in not in _BARGE_IN:
+        raise ValueError(
+            f"barge_in: unknown way {policy.barge_in!r}{suggest(policy.barge_in, _BARGE_IN)}"
+        )
+    return policy
 
 
 class Settings(BaseSettings):
@@ -113,7 +151,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = AgentSettings()
     models: ModelsSettings = ModelsSettings()
     endpoint: LlmEndpoint = LlmEndpoint()
-    conversation: Policy = Policy()
+    conversation: Annotated[Policy, AfterValidator(_check_policy)] = Policy()
     trace_dir: Path | None = Field(None, description="Record every call's events here.")
 
     config_file: ClassVar[Path | None] = None
@@ -130,7 +168,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources: list[PydanticBaseSettingsSource] = [
             init_settings,
-            EnvSettingsSource(settings_cls),
+            InitSettingsSource(settings_cls, _typed(EnvSettingsSource(settings_cls)())),
             InitSettingsSource(settings_cls, _aliases(os.environ)),
         ]
         if cls.env_file is not None:
@@ -149,7 +187,15 @@ class _OnlyOurs(InitSettingsSource):
 
     def __init__(self, settings_cls: type[BaseSettings], dotenv: DotEnvSettingsSource) -> None:
         known = set(settings_cls.model_fields)
-        super().__init__(settings_cls, {k: v for k, v in dotenv().items() if k in known})
+        super().__init__(settings_cls, _typed({k: v for k, v in dotenv().items() if k in known}))
+
+
+def _typed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Variables are text. pydantic knows the types of settings, but not those of a back end's options."""
+    models = tree.get("models")
+    if isinstance(models, dict) and isinstance(models.get("options"), dict):
+        models["options"] = parse_values(models["options"])
+    return tree
 
 
 # --- names of other systems ---------------------------------------------------------------------
@@ -159,15 +205,14 @@ class _OnlyOurs(InitSettingsSource):
 class Alias:
     path: str
     """Dotted name of the setting."""
-    values: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Their value -> ours; others are taken as they are."""
+    special: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """Values with a meaning of their own -> the setting and value they stand for. Others are taken as they are."""
 
 
-_ASR = {"whisper": "whisper", "nemo": "nemo"}
 _LLM = {
-    "gpt4omini": "openai:gpt-4o-mini",
-    "phi3": "transformers:phi3",
-    "llama": "transformers:llama",
+    "gpt4omini": ("models.llm", "openai:gpt-4o-mini"),
+    "phi3": ("models.llm", "transformers:phi3"),
+    "llama": ("models.llm", "transformers:llama"),
 }
 
 ALIASES: dict[str, Alias] = {
@@ -175,7 +220,7 @@ ALIASES: dict[str, Alias] = {
     "PORT": Alias("server.port"),
     "DEBUG": Alias("server.debug"),
     "CORS_ORIGINS": Alias("server.cors_origins"),
-    "ASR_MODEL": Alias("models.stt", _ASR),
+    "ASR_MODEL": Alias("models.stt"),
     "LLM_MODEL": Alias("endpoint.model", _LLM),
     "TTS_MODEL": Alias("models.tts"),
     "LLM_MAX_TOKENS": Alias("agent.max_tokens"),
@@ -195,8 +240,9 @@ def _aliases(variables: Mapping[str, str | None]) -> dict[str, Any]:
     for name, alias in ALIASES.items():
         value = variables.get(name)
         if value:
-            section, _, key = alias.path.partition(".")
-            tree.setdefault(section, {}).setdefault(key, alias.values.get(value, value))
+            path, meant = alias.special.get(value, (alias.path, value))
+            section, _, key = path.partition(".")
+            tree.setdefault(section, {}).setdefault(key, meant)
     return tree
 
 
@@ -225,22 +271,31 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     folder = folder or Path.cwd()
     named = os.environ.get("ANTIPHON_CONFIG")
     config_file = Path(named) if named else folder / CONFIG_FILE
-    _check_environment(os.environ)
+    _check_environment(os.environ, "the environment")
 
     class Located(Settings):
         pass
 
     Located.config_file = config_file if named or config_file.is_file() else None
     Located.env_file = folder / ".env" if (folder / ".env").is_file() else None
+    if Located.env_file is not None:
+        _check_environment(_read_dotenv(Located.env_file), ".env")
     tree: dict[str, Any] = {}
     for name, value in (overrides or {}).items():
-        _set(tree, name.split("."), value)
+        _set(tree, name, value)
     try:
         return Located(**tree)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
     except SettingsError as error:
         raise ConfigError(f"{error}: {error.__cause__}") from None
+
+
+def _read_dotenv(path: Path) -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
 
 
 def setting_names() -> list[str]:
@@ -254,34 +309,62 @@ def _walk(prefix: str, model: type[BaseModel]) -> Iterable[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _walk(f"{prefix}{name}.", kind)
         elif dataclasses.is_dataclass(kind):
-            yield from (f"{prefix}{name}.{f.name}" for f in dataclasses.fields(kind))
+            fields = (f.name for f in dataclasses.fields(kind) if f.name not in NEGOTIATED)
+            yield from (f"{prefix}{name}.{inner}" for inner in fields)
         else:
             yield f"{prefix}{name}"
 
 
-def _set(tree: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        tree = tree.setdefault(part, {})
-    tree[path[-1]] = value
+def _set(tree: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    if name.startswith(OPTIONS) and isinstance(value, str):
+        value = parse_value(value)  # of any type, and nothing else says which
+    for part in sections:
+        inner = tree.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"setting {name}: {part} has a value already")
+        tree = inner
+    tree[last] = value
 
 
-def _check_environment(variables: Mapping[str, str]) -> None:
+def _check_environment(variables: Mapping[str, Any], where: str) -> None:
     """A misspelt ANTIPHON_ variable would be ignored in silence otherwise."""
-    names = setting_names()
-    known = {PREFIX + name.upper().replace(".", "__") for name in names} | OUTSIDE_SETTINGS
-    sections = {PREFIX + name.partition(".")[0].upper() for name in names}
+    settings = setting_names()
+    known = {PREFIX + name.upper().replace(".", "__") for name in settings} | OUTSIDE_SETTINGS
+    sections = {PREFIX + name.partition(".")[0].upper() for name in settings}
     for name in variables:
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in known or upper in sections:
             continue
         if upper.startswith(PREFIX + "MODELS__OPTIONS__"):
             continue
-        raise ConfigError(f"unknown setting {name} in the environment{suggest(upper, known)}")
+        raise ConfigError(f"unknown setting {name} in {where}{_near(upper, known)}")
+
+
+_NEVER_SHOWN = ("endpoint", "models.options")
+"""Sections in which a value may be a key that was put in the wrong place."""
+_SHOWN_CHARS = 80
 
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown setting {where!r}{suggest(where, setting_names())}"
-    return f"setting {where}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
+        return f"unknown setting {where!r}{_near(where, setting_names())}"
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"setting {where}.{reason}"
+    shown = "" if where.startswith(_NEVER_SHOWN) else f", got {first['input']!r:.{_SHOWN_CHARS}}"
+    return f"setting {where}: {reason[:1].lower()}{reason[1:]}{shown}{_from_alias(where)}"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """The nearest name. Never all of them: there are a hundred."""
+    hint = suggest(name, known)
+    return hint if "did you mean" in hint else "; the names are in docs/reference/configuration.md"
+
+
+def _from_alias(where: str) -> str:
+    """Which foreign variable may have brought a value that nobody remembers having set."""
+    found = [name for name, alias in ALIASES.items() if alias.path == where and name in os.environ]
+    return f" (the variable {found[0]} is read as well)" if found else ""

@@ -12,20 +12,22 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from os import PathLike
+from typing import IO, Any, TypeVar
 
 from antiphon.audio.containers import decode_file
 from antiphon.audio.encoding import encode_file
 from antiphon.config import Settings, load
+from antiphon.errors import ModelError
 from antiphon.models.pool import ModelSet
-from antiphon.models.ports import ModelStatus, WeightSource
+from antiphon.models.ports import ModelStatus, Pcm16, WeightSource
 from antiphon.models.store import WeightStore
 from antiphon.server.calls import agent_of
 from antiphon.server.loading import model_set
 from antiphon.session.oneshot import Answer, answer
 
 T = TypeVar("T")
+AudioSource = bytes | bytearray | memoryview | str | PathLike[str] | IO[bytes]
 
 
 class Engine:
@@ -40,12 +42,13 @@ class Engine:
         """Blocks until the models are loaded (and fetched, the first time). Raises AntiphonError."""
         self.settings = settings or load()
         self._weights = weights or WeightStore()
+        self._closing = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="antiphon", daemon=True)
         self._thread.start()
         self._models: ModelSet | None = None
         try:
-            self._models = self._submit(self._load(on_model)).result()
+            self._models = self._do(self._load(on_model))
         except BaseException:
             self.close()
             raise
@@ -59,25 +62,54 @@ class Engine:
             raise
         return models
 
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work on the engine's loop; whoever stops waiting stops it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
-    def answer(self, audio: bytes) -> Answer:
-        """A recording in any format PyAV reads -> the spoken answer as PCM. Raises AudioError, ModelError."""
-        assert self._models is not None
-        decoded = decode_file(audio, max_duration_s=self.settings.server.max_file_s)
+    def answer(self, audio: AudioSource) -> Answer:
+        """A recording in any format PyAV reads (bytes, a path, an open file) -> the spoken answer as PCM.
+
+        Raises AudioError, ModelError.
+        """
+        return self.answer_pcm(
+            decode_file(audio, max_duration_s=self.settings.server.max_file_s).pcm
+        )
+
+    def answer_pcm(self, pcm: Pcm16) -> Answer:
+        """Like `answer`, for mono samples at 16 kHz."""
+        models = self._models
+        if models is None:
+            raise ModelError("this engine is closed; make a new one")
         policy, agent = self.settings.conversation, agent_of(self.settings)
-        return self._submit(answer(self._models, decoded.pcm, policy, agent)).result()
+        return self._do(answer(models, pcm, policy, agent))
+
+    def status(self) -> list[ModelStatus]:
+        """All models of all chains, in order."""
+        return [] if self._models is None else self._models.status()
 
     def close(self) -> None:
-        """Free the models and end the thread. May be called twice."""
-        if not self._thread.is_alive():
-            return
-        if self._models is not None:
-            self._submit(self._models.close()).result(timeout=30)
-            self._models = None
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
+        """Free the models and end the thread. May be called twice; answers that are being made are given up."""
+        with self._closing:
+            if self._loop.is_closed():
+                return
+            models, self._models = self._models, None
+            asyncio.run_coroutine_threadsafe(self._shut_down(models), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _shut_down(self, models: ModelSet | None) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if models is not None:
+            await models.close()
 
     def __enter__(self) -> Engine:
         return self

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from typing import Any, NoReturn
 
 import typer
 
@@ -30,12 +33,44 @@ def show_version() -> None:
     typer.echo(version("antiphon"))
 
 
+_UsageError: type[BaseException] = typer.BadParameter.__bases__[0]
+_ClickError: type[BaseException] = _UsageError.__bases__[0]
+"""Typer brings a Click of its own in some versions; these are the classes it raises, whichever it is."""
+
+
 def main() -> None:
-    """Run the command line. Errors that a user can act on are one line on stderr; the exit code is then 1."""
+    """Run the command line. Errors that a user can act on are one line on stderr, with a code that is not 0."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except AntiphonError as error:
-        typer.echo(f"antiphon: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        code = _say(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except _ClickError as error:
+        code = _explain(error)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Any) -> int:
+    """What was wrong with the command line, or its help where it was empty."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        _say(f"{error.format_message().rstrip('.')}; see --help", 2)
+    return int(error.exit_code)
+
+
+def _say(reason: str, code: int) -> int:
+    typer.echo(f"antiphon: {' '.join(reason.split())}", err=True)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process. A model that was still being loaded is at work in native code on a thread of its own: an
+    orderly end of the interpreter would take away what that code stands on, and the process would abort.
+    """
+    if any(thread.name.startswith("antiphon") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from antiphon.errors import AudioError
+
+if TYPE_CHECKING:
+    from antiphon.models.ports import ModelStatus
 
 
 def run(
@@ -26,23 +32,26 @@ def run(
     ] = None,
 ) -> None:
     """Answer a spoken question in a file with a spoken answer in a file."""
+    from antiphon.audio.containers import decode_file
     from antiphon.audio.encoding import encode_file, format_of
-    from antiphon.cli.settings import settings_with, weight_store
-    from antiphon.errors import AudioError
+    from antiphon.cli.settings import quiet_log, settings_with, weight_store
     from antiphon.local import Engine
     from antiphon.server.files import result_fields
+    from antiphon.server.loading import check_models
 
+    # Whatever can be wrong is found out before models are loaded.
     fmt = format_of(output)
+    _check_place(output)
     settings = settings_with(sets or [])
-    audio = _read(question, settings.server.max_upload_bytes)
+    check_models(settings)
+    quiet_log(settings.server.debug)
+    heard = decode_file(question, max_duration_s=settings.server.max_file_s)
     with Engine(settings, weight_store()) as engine:
-        answer = engine.answer(audio)
+        answer = engine.answer_pcm(heard.pcm)
+        _tell_fallbacks(engine.status())
     encoded = encode_file(answer.pcm, answer.rate_hz, fmt, bitrate)
-    try:
-        _write_whole(output, encoded)
-    except OSError as error:
-        raise AudioError(f"cannot write {output}: {error.strerror}") from None
-    fields = {**result_fields(answer, len(encoded)), "output": str(output)}
+    _write_whole(output, encoded)
+    fields = result_fields(answer, len(encoded), str(output))
     if as_json:
         typer.echo(json.dumps(fields, ensure_ascii=False, indent=2))
     else:
@@ -51,17 +60,20 @@ def run(
         typer.echo(f"wrote   {output}  ({fields['audio_s']} s, {answer.total_ms} ms to make)")
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
-    from antiphon.errors import AudioError
+def _check_place(path: Path) -> None:
+    """An answer takes a while to make: know before whether it can be kept."""
+    if path.is_dir():
+        raise AudioError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise AudioError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise AudioError(f"cannot write {path}: the folder {path.parent} is not yours to write to")
 
-    try:
-        if path.stat().st_size > max_bytes:
-            raise AudioError(
-                f"{path} is larger than {max_bytes >> 20} MiB; cut it, or raise server.max_upload_bytes"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise AudioError(f"cannot read {path}: {error.strerror}") from None
+
+def _tell_fallbacks(status: list[ModelStatus]) -> None:
+    for link in status:
+        if link.error:
+            typer.echo(f"antiphon: note: {link.kind} {link.name}: {link.error}", err=True)
 
 
 def _write_whole(path: Path, data: bytes) -> None:
@@ -70,5 +82,8 @@ def _write_whole(path: Path, data: bytes) -> None:
     try:
         partial.write_bytes(data)
         os.replace(partial, path)
+    except OSError as error:
+        raise AudioError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
-import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from antiphon.config import Settings
     from antiphon.errors import AntiphonError
-    from antiphon.models.ports import ModelStatus
+    from antiphon.models.ports import ModelStatus, WeightSource
 
 
 def serve(
@@ -23,74 +24,83 @@ def serve(
 ) -> None:
     """Serve the page, the websocket and the HTTP interface."""
     from antiphon.cli.settings import log_to_stderr, settings_with, weight_store
+    from antiphon.server.serving import listen
 
     settings = settings_with(sets or [], server__host=host, server__port=port)
     log_to_stderr(settings.server.debug)
-    listener = _listen(settings)
-    _run(settings, listener, weight_store())
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """The port first: a busy one is found out before anything is fetched or loaded."""
-    from antiphon.errors import ConfigError
-
-    host, port = settings.server.host, settings.server.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # The port first: a busy one is found out before anything is fetched or loaded.
+    listener = listen(settings.server.host, settings.server.port)
     try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
+        _run(settings, listener, weight_store())
+    finally:
         listener.close()
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {reason}; choose another with --port"
-        ) from None
-    listener.setblocking(False)
-    return listener
 
 
-def _run(settings: Settings, listener: socket.socket, weights: object) -> None:
-    import uvicorn
-
+def _run(settings: Settings, listener: socket.socket, weights: WeightSource) -> None:
     from antiphon.server.app import create_app
+    from antiphon.server.serving import Server
 
-    host, port = listener.getsockname()[:2]
-    shown = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host
+    startup = Startup(_url(listener))
     failed: list[AntiphonError] = []
-
-    def on_model(status: ModelStatus) -> None:
-        _say_model(status)
 
     def on_ready(error: AntiphonError | None) -> None:
         if error is None:
-            typer.echo(f"Antiphon is ready: http://{shown}:{port}", err=True)
+            startup.ready()
         else:
             failed.append(error)
             server.should_exit = True
 
-    app = create_app(settings, weights, on_model=on_model, on_ready=on_ready)  # type: ignore[arg-type]
-    config = uvicorn.Config(
-        app,
-        log_level="info" if settings.server.debug else "warning",
-        ws_max_size=settings.server.max_message_bytes,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=10,
-        lifespan="on",
-    )
-    server = uvicorn.Server(config)
+    def on_model(status: ModelStatus) -> None:
+        if not server.should_exit:
+            startup.model(status)
+
+    app = create_app(settings, weights, on_model=on_model, on_ready=on_ready)
+    server = Server(app, settings)
     server.run(sockets=[listener])
     if failed:
-        typer.echo(f"antiphon: {failed[0]}", err=True)
-        sys.exit(1)
+        raise failed[0]
 
 
-def _say_model(status: ModelStatus) -> None:
-    if status.state == "ready":
-        typer.echo(
-            f"  {status.kind:4} {status.name}: {status.detail} ({status.load_s or 0:.1f} s)",
-            err=True,
-        )
-    elif status.state == "failed":
-        typer.echo(f"  {status.kind:4} {status.name}: {status.error}", err=True)
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("127.0.0.1", "::1", "0.0.0.0", "::"):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Startup:
+    """What a person sees until the first call: a line per model, then where to go."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._began_s = time.monotonic()
+        self._said: set[tuple[str, str, str]] = set()
+        # They say what the lines below say, at greater length.
+        self._loggers = [logging.getLogger(f"antiphon.models.{part}") for part in ("link", "chain")]
+        if not logging.getLogger().isEnabledFor(logging.DEBUG):
+            for logger in self._loggers:
+                logger.setLevel(logging.ERROR)
+
+    def model(self, status: ModelStatus) -> None:
+        """A model's status has changed; only the outcome is worth a line, and only once."""
+        line = (status.kind.value, status.name, status.state)
+        if status.state not in ("ready", "failed") or line in self._said:
+            return
+        self._said.add(line)
+        if status.state == "ready":
+            text, note = status.detail, f"  {status.load_s or 0:.1f} s"
+        else:
+            text, note = f"failed: {status.error}", ""
+        self._say(f"  {status.kind.value:5} {status.name:12} {text}", note)
+
+    def ready(self) -> None:
+        for logger in self._loggers:
+            logger.setLevel(logging.NOTSET)
+        seconds = time.monotonic() - self._began_s
+        typer.secho(f"Ready: {self._url}", err=True, bold=True, nl=False)
+        typer.secho(f"  ({seconds:.1f} s; Ctrl-C stops)", err=True, dim=True)
+
+    @staticmethod
+    def _say(text: str, note: str) -> None:
+        typer.echo(text, err=True, nl=False)
+        typer.secho(note, err=True, dim=True)

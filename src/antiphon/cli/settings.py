@@ -35,9 +35,17 @@ def weight_store() -> WeightStore:
 
 
 def log_to_stderr(debug: bool) -> None:
+    """For a server: a line per event, with its time."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     for noisy in ("httpx", "httpcore", "openai", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def quiet_log(debug: bool) -> None:
+    """For a command that has a result, or one line that says why not: warnings would stand in between."""
+    log_to_stderr(debug)
+    if not debug:
+        logging.getLogger().setLevel(logging.CRITICAL)

@@ -41,6 +41,10 @@ class Playout:
         self._made_ms[reply] = before_ms + 1000 * len(pcm) / self.rate_hz
         self._end_s = start_s + len(pcm) / self.rate_hz
 
+    def begin(self, reply: str, from_ms: float = 0.0) -> None:
+        """The next audio of this reply lies at `from_ms` in it."""
+        self._made_ms[reply] = from_ms
+
     def clear(self, now_s: float) -> None:
         """Drop what has not been heard by `now_s`."""
         kept: list[Piece] = []

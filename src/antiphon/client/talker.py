@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from antiphon.audio.framing import pcm_to_bytes
 from antiphon.client.playout import Playout
@@ -60,6 +61,7 @@ class Talker:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Talker:
+        """Raises ProtocolError when the server refuses the call, OSError when there is none."""
         self._socket = await connect(self.url, max_size=16 << 20, compression=None, open_timeout=10)
         start = {
             "type": "start",
@@ -68,11 +70,15 @@ class Talker:
             "extensions": self.extensions,
             "greeting": self.greeting,
         }
-        await self._socket.send(json.dumps(start))
-        self._tasks = [
-            asyncio.create_task(step()) for step in (self._listen, self._speak, self._report)
-        ]
-        connected = await self.wait_for("connected", timeout_s=10)
+        try:
+            await self._socket.send(json.dumps(start))
+            self._tasks = [
+                asyncio.create_task(step()) for step in (self._listen, self._speak, self._report)
+            ]
+            connected = await self.wait_for("connected", timeout_s=10)
+        except BaseException:
+            await self._hang_up()
+            raise
         self.session_id = connected.message["session_id"]
         return self
 
@@ -82,11 +88,14 @@ class Talker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         assert self._socket is not None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(ConnectionClosed, OSError, TimeoutError):
             async with asyncio.timeout(3):
                 await self._socket.send('{"type":"stop"}')
                 await self._socket.close()
@@ -96,10 +105,14 @@ class Talker:
         return asyncio.get_running_loop().time()
 
     async def say(self, pcm: Pcm16) -> Utterance:
-        """Speak in real time; returns when the last sample has left."""
+        """Speak in real time; returns when the last sample has left. Raises ProtocolError when the line is cut."""
         done: asyncio.Future[Utterance] = asyncio.get_running_loop().create_future()
         self._speech.append((pcm, done))
-        return await done
+        waiting: list[asyncio.Future[Any]] = [done, self._tasks[1]]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise self._cut_off("everything was said")
+        return done.result()
 
     async def wait_for(
         self, kind: str, *, after_s: float = 0.0, timeout_s: float = 15.0
@@ -111,9 +124,14 @@ class Talker:
                     if item.at_s >= after_s and item.message["type"] == kind:
                         return item
                 if self._tasks and self._tasks[0].done():
-                    raise ProtocolError(f"the server closed the connection before {kind!r} came")
+                    raise self._cut_off(f"{kind!r} came")
                 self._news.clear()
                 await self._news.wait()
+
+    def _cut_off(self, what: str) -> ProtocolError:
+        errors = [message["message"] for message in self.messages("error")]
+        reason = f": {errors[-1]}" if errors else ""
+        return ProtocolError(f"the server closed the connection before {what}{reason}")
 
     def messages(self, kind: str, after_s: float = 0.0) -> list[dict[str, Any]]:
         return [r.message for r in self.received if r.message["type"] == kind and r.at_s >= after_s]
@@ -128,6 +146,8 @@ class Talker:
                 else:
                     self._take(json.loads(data), now_s)
                 self._news.set()
+        except ConnectionClosed:
+            pass  # whoever waits for something is told
         finally:
             asyncio.get_running_loop().call_soon(self._news.set)
 
@@ -135,6 +155,8 @@ class Talker:
         self.received.append(Received(now_s, message))
         if message["type"] == "ai_audio_start":
             self._reply = message.get("reply", "")
+            if "from_ms" in message:
+                self.playout.begin(self._reply, message["from_ms"])
         elif message["type"] == "clear":
             self.playout.clear(now_s)
 

@@ -16,6 +16,8 @@ _BREATH = re.compile(r"[,;:—–][\"')\]”’]*(?=\s)|\n+")
 _MIN_BREATH_CHARS = 24
 """A breath is no place to cut while the clause is shorter than this."""
 _MIN_REST_CHARS = 8
+_FIRST_BREATH_CHARS = 24
+"""A first clause ends at a breath within this much text."""
 
 
 class ClauseCutter:
@@ -23,7 +25,7 @@ class ClauseCutter:
 
     def __init__(self, *, first_words: int, max_chars: int) -> None:
         self._first_words = first_words
-        self._max_chars = max_chars
+        self._max_chars = max(max_chars, 1)
         self._text = ""
         self._first = True
 
@@ -67,13 +69,14 @@ class ClauseCutter:
             return None
         head = self._text[:limit]
         start = len(head) - len(head.lstrip())
-        breath = _BREATH.search(head)
         ends = [m.end() for m in re.finditer(r"\S+(?=\s)", head)]
-        if len(ends) < self._first_words:
+        breath = _BREATH.search(head)
+        if breath is not None and start < breath.end() <= start + _FIRST_BREATH_CHARS:
+            cut = breath.end()  # "Sure, " is a clause of its own: the voice starts with it
+        elif len(ends) >= self._first_words:
+            cut = ends[self._first_words - 1]
+        else:
             return None
-        cut = ends[self._first_words - 1]
-        if breath is not None and start < breath.end() < cut + 12 and breath.end() > start + 3:
-            cut = breath.end()
         rest = self._text[cut:limit].strip()
         # A last word alone would be said in a breath of its own; better one clause of four words than three and one.
         return cut if len(rest) >= _MIN_REST_CHARS or limit == len(self._text) else None

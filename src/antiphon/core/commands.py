@@ -5,12 +5,14 @@ The OpenAI Realtime API needs all of it; other doors need little. Knows no proto
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.floor import Cause, Floor
 from antiphon.core.history import Item
+from antiphon.core.listening import Turn
 
 if TYPE_CHECKING:
     from antiphon.core.conversation import Conversation
@@ -45,41 +47,73 @@ class Commands:
             return
         if c.floor in _WITH_REPLY:
             self._stop_live_reply("cancelled", "turn_detected", now_ms)
+        c.replies.drop_guess()
         self._typed += 1
-        item = Item(f"w{self._typed}", "user", event.text.strip())
+        item = Item(c.free_id(f"w{self._typed}"), "user", event.text.strip())
         c.emit(act.ItemAdded(item, c.history.add(item)))
         c.turns.unanswered_prompts = 0
-        if event.reply and c.floor is Floor.OPEN:
-            c.replies.request_reply(ev.RequestReply(), now_ms, kind="answer")
+        c.stay_awake(now_ms)
+        if event.reply:
+            c.replies.owed = ("answer", ev.RequestReply())
 
     def _on_commit(self, event: ev.CommitInput, now_ms: int) -> None:
         c, listener = self._c, self._c.listener
-        turn = listener.turn
-        if turn is None and event.end_ms <= listener.taken_ms:
+        turn, forced = listener.turn, listener.turn is not None and listener.turn.forced
+        taken_ms = turn.end_ms if turn is not None and forced else listener.taken_ms
+        if (turn is None or forced) and event.end_ms <= taken_ms:
             c.emit(act.Fault("input_audio_buffer_commit_empty", "there is no new audio to commit"))
             return
-        if turn is None:
-            turn = c.turns.open_turn_by_hand()
-        elif turn.forced:
-            return
+        if turn is None or forced:
+            turn = self._open_turn(event.end_ms, detached=c.floor is not Floor.OPEN)
         turn.forced = True
         if event.reply:
             turn.reply_wanted = True
         if c.floor is Floor.CONTESTED:
-            c.turns.interrupted(now_ms)
+            c.interruptions.meant(now_ms)
         if c.floor in (Floor.OPEN, Floor.CALLER):
             c.go(Cause.PAUSE, now_ms)
-        turn.detached = c.floor is not Floor.DECIDING
-        listener.ask(c.policy, now_ms, event.end_ms)
+        if turn is listener.turn:
+            c.replies.drop_guess()
+        listener.ask(c.policy, now_ms, event.end_ms, turn)
 
     def _on_clear(self, event: ev.ClearInput, now_ms: int) -> None:
         c = self._c
-        if c.floor is Floor.CONTESTED:
-            c.turns.false_alarm(now_ms)
-        elif c.floor in (Floor.CALLER, Floor.DECIDING):
-            c.speaker.drop()
+        turn = c.listener.turn
+        if turn is None:
+            c.listener.gate.split(event.end_ms)
+        elif turn.forced:
+            pass  # it was committed before
+        elif c.floor is Floor.CONTESTED:
+            c.interruptions.false_alarm(now_ms)
+        else:
+            c.replies.drop_guess()
             c.turns.drop_turn(Cause.TURN_EMPTY, now_ms)
         c.listener.taken_ms = max(c.listener.taken_ms, event.end_ms)
+
+    def _open_turn(self, end_ms: int, *, detached: bool) -> Turn:
+        """A turn that the client commits without speech detection. `detached`: it must not change the floor."""
+        c = self._c
+        opened = c.listener.detach if detached else c.listener.open_turn_by_hand
+        turn = opened(c.turns.new_item(), c.policy, end_ms)
+        c.emit(act.SpeechBegan(turn.item, turn.start_ms))
+        return turn
+
+    def take_detached(self, number: int, text: str, now_ms: int) -> None:
+        """The words of a turn that was committed while something else had the floor: they join the history."""
+        c, turn = self._c, self._c.listener.detached.pop(number)
+        if not text.strip():
+            c.emit(act.SpeechDropped(turn.item))
+            return
+        turn.text = turn.record.user_text = text.strip()
+        turn.record.status, turn.record.transcript_ms = "none", now_ms
+        c.replies.drop_guess()
+        c.turns.enter_user_turn(turn)
+        c.emit(act.TurnRecorded(replace(turn.record)))
+        if turn.reply_wanted:
+            c.replies.owed = c.replies.owed or ("answer", ev.RequestReply())
+
+    def give_up_detached(self, number: int, reason: str) -> None:
+        self._c.turns.say_untranscribed(self._c.listener.detached.pop(number), reason)
 
     # -- replies --------------------------------------------------------------------------------
 
@@ -108,17 +142,18 @@ class Commands:
                 act.Fault("response_cancel_not_active", "Cancellation failed: no active response")
             )
             return
-        if c.floor is Floor.CLOSING:
-            c.close(now_ms)
-        else:
-            self._stop_live_reply("cancelled", "client_cancelled", now_ms)
+        c.replies.owed = None
+        self._stop_live_reply("cancelled", "client_cancelled", now_ms)
 
     def _stop_live_reply(
         self, status: str, reason: str, now_ms: int, position_ms: int | None = None
     ) -> None:
-        """Stop the reply that has the floor, and free the floor."""
+        """Stop the reply that has the floor, and free the floor. A goodbye that is stopped was the last word."""
         c = self._c
         c.replies.stop_reply(status, reason, now_ms, position_ms=position_ms)
+        if c.floor is Floor.CLOSING:
+            c.close(now_ms)
+            return
         if c.listener.turn is not None:
             c.listener.turn.contested = False
         c.go(Cause.REPLY_OVER, now_ms)
@@ -130,16 +165,22 @@ class Commands:
         if event.call_id not in c.replies.pending_tools:
             return
         c.replies.pending_tools.discard(event.call_id)
-        item = Item(f"o_{event.call_id}", "tool_result", event.output, call_id=event.call_id)
+        item_id = c.free_id(f"o_{event.call_id}")
+        item = Item(item_id, "tool_result", event.output, call_id=event.call_id)
+        c.replies.drop_guess()
         c.emit(act.ItemAdded(item, c.history.add(item)))
+        c.stay_awake(now_ms)
         if not c.replies.pending_tools:
-            c.replies.follow_up(now_ms)
+            c.replies.owed = c.replies.owed or ("answer", ev.RequestReply())
 
     # -- history --------------------------------------------------------------------------------
 
     def _on_add_item(self, event: ev.AddItem, now_ms: int) -> None:
         c = self._c
+        c.stay_awake(now_ms)
         try:
+            if c.is_taken(event.item.id):
+                raise ValueError
             before = c.history.add(event.item, event.after)
         except ValueError:
             message = f"an item with the id {event.item.id!r} exists already"
@@ -148,6 +189,7 @@ class Commands:
             message = f"there is no item {event.after!r} to insert after"
             c.emit(act.Fault("item_create_invalid_previous_item_id", message))
         else:
+            c.replies.drop_guess()
             c.replies.pending_tools.discard(event.item.call_id)
             c.emit(act.ItemAdded(event.item, before))
 
@@ -155,10 +197,13 @@ class Commands:
         c, reply = self._c, self._c.speaker.reply
         if reply is not None and reply.committed and reply.item == event.item:
             self._stop_live_reply("cancelled", "client_cancelled", now_ms, position_ms=0)
+            if c.floor is Floor.ENDED:
+                return
         if c.history.find(event.item) is None:
             message = f"there is no item {event.item!r} to delete"
             c.emit(act.Fault("item_delete_invalid_item_id", message))
             return
+        c.replies.drop_guess()
         c.history.remove(event.item)
         c.emit(act.ItemRemoved(event.item))
 
@@ -166,15 +211,17 @@ class Commands:
         c, reply = self._c, self._c.speaker.reply
         heard_ms = max(event.heard_ms, 0)
         if reply is not None and reply.committed and reply.item == event.item and reply.speaks:
-            heard_ms = min(heard_ms, reply.ledger.total_ms)
+            heard_ms = min(heard_ms, reply.ledger.sent_ms)
             self._stop_live_reply("cancelled", "client_cancelled", now_ms, position_ms=heard_ms)
             return
-        ledger = c.replies.ledgers.get(event.item)
+        ledger, known_ms = c.replies.ledgers.get(event.item, (None, 0))
         if ledger is None or c.history.find(event.item) is None:
             message = f"there is no spoken item {event.item!r} to truncate"
             c.emit(act.Fault("item_truncate_invalid_item_id", message))
             return
-        heard_ms = min(heard_ms, ledger.total_ms)
+        heard_ms = min(heard_ms, known_ms)  # what is cut off does not come back
         heard, unheard = ledger.heard(heard_ms)
+        c.replies.ledgers[event.item] = (ledger, heard_ms)
+        c.replies.drop_guess()
         c.history.change(event.item, heard, complete=not unheard)
         c.emit(act.ItemTruncated(event.item, heard_ms, heard, unheard))

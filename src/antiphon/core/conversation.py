@@ -17,6 +17,7 @@ from antiphon.core import events as ev
 from antiphon.core.commands import Commands
 from antiphon.core.floor import TRANSITIONS, Cause, Floor
 from antiphon.core.history import History
+from antiphon.core.interruptions import Interruptions
 from antiphon.core.listening import Listener
 from antiphon.core.policy import Policy
 from antiphon.core.replies import Replies
@@ -35,13 +36,17 @@ class Conversation:
         self.floor = Floor.OPEN
         self.history = History()
         self.listener = Listener(self.emit)
-        self.speaker = Speaker(self.emit)
+        self.speaker = Speaker(self.emit, self.is_taken)
         self.turns = Turns(self)
+        self.interruptions = Interruptions(self)
         self.replies = Replies(self)
+        self.commands = Commands(self)
         self._out: list[act.Action] = []
         self._since_ms = 0
         """When the floor changed last."""
         self._idle_since_ms = 0
+        self.closing_for_good = False
+        """The goodbye was ordered: a caller who speaks during it does not get the floor back."""
         self._closing_reason = ""
         self._handlers: ev.Handlers = {
             ev.Started: self._on_started,
@@ -50,7 +55,7 @@ class Conversation:
             ev.Configure: self._on_configure,
             **self.turns.handlers,
             **self.replies.handlers,
-            **Commands(self).handlers,
+            **self.commands.handlers,
         }
 
     def handle(self, event: ev.Event, now_ms: int) -> list[act.Action]:
@@ -68,6 +73,13 @@ class Conversation:
 
     def deadline(self) -> int | None:
         """When `tick` has something to do, if nothing happens before."""
+        due_ms = self._floor_deadline()
+        for turn in self.listener.detached.values():
+            overdue_ms = turn.asked_ms + self.policy.transcript_timeout_ms
+            due_ms = overdue_ms if due_ms is None else min(due_ms, overdue_ms)
+        return due_ms
+
+    def _floor_deadline(self) -> int | None:
         policy, turn, reply = self.policy, self.listener.turn, self.speaker.reply
         match self.floor:
             case Floor.OPEN:
@@ -77,35 +89,74 @@ class Conversation:
             case Floor.DECIDING:
                 return turn.asked_ms + policy.transcript_timeout_ms if turn else None
             case Floor.THINKING:
-                if reply and reply.text and not reply.speaks:
-                    return None  # it is being written out
-                return self._since_ms + policy.reply_timeout_ms
+                began_ms = self._since_ms
+                if reply is not None and not reply.speaks:  # it is being written out
+                    began_ms = max(began_ms, reply.progress_ms)
+                return began_ms + policy.reply_timeout_ms
             case Floor.AGENT:
-                return self._playback_deadline(reply)
+                assert reply is not None
+                times = (self._played_ms(reply), self._wanted_ms(reply), self._stalled_ms(reply))
+                return min(time_ms for time_ms in times if time_ms is not None)
             case Floor.CONTESTED:
                 limit_ms = self._since_ms + _CONTESTED_LIMIT_MS
                 if turn and self.listener.gate.paused:
                     return min(limit_ms, turn.asked_ms + policy.barge_in_timeout_ms)
                 return limit_ms
             case Floor.CLOSING:
-                due_ms = self._playback_deadline(reply) if reply and reply.audible else None
-                limit_ms = self._since_ms + _CLOSING_LIMIT_MS
-                return limit_ms if due_ms is None else min(limit_ms, due_ms)
+                if reply is None:
+                    return self._since_ms
+                times = (self._played_ms(reply), self._wanted_ms(reply), self._cut_ms(reply))
+                return min(time_ms for time_ms in times if time_ms is not None)
         return None
 
-    def _playback_deadline(self, reply: Reply | None) -> int | None:
-        """When the sent audio will have been played, or is overdue."""
-        ends_at = reply.ledger.ends_at() if reply else None
-        if reply is None or ends_at is None or not reply.generated:
+    def _played_ms(self, reply: Reply) -> int | None:
+        """When all of the reply will have been played, or the client's word on that is overdue."""
+        ends_at_ms = reply.ledger.ends_at()
+        if ends_at_ms is None or not reply.generated:
             return None
         if reply.ledger.sent_ms < reply.ledger.total_ms:
             return None
         grace_ms = self.policy.playback_grace_ms if self.policy.client_reports_played else 0
-        return ends_at + grace_ms
+        return ends_at_ms + grace_ms
+
+    def _wanted_ms(self, reply: Reply) -> int | None:
+        """When the next clause is to be given to text to speech."""
+        if not reply.waiting or reply.synthesising is not None or reply.failed:
+            return None
+        return reply.ledger.reaches_at(reply.ledger.total_ms - self.policy.speak_ahead_ms)
+
+    def _stalled_ms(self, reply: Reply) -> int:
+        """When a reply that makes no progress, neither in the making nor on the line, is given up."""
+        return self._quiet_since_ms(reply) + self.policy.reply_timeout_ms
+
+    def _cut_ms(self, reply: Reply) -> int:
+        """When a goodbye that makes no progress is cut short."""
+        return self._quiet_since_ms(reply) + _CLOSING_LIMIT_MS
+
+    def _quiet_since_ms(self, reply: Reply) -> int:
+        return max(self._since_ms, reply.progress_ms, reply.ledger.ends_at() or 0)
 
     def needed_from_ms(self) -> int:
         """Caller audio before this will never be asked for."""
-        return self.listener.needed_from_ms(self.policy)
+        return self.listener.needed_from_ms(self.policy, self.turns.may_reopen())
+
+    def is_taken(self, item_id: str) -> bool:
+        """An item of this id exists, or is announced."""
+        turns = (self.listener.turn, *self.listener.detached.values())
+        reply = self.speaker.reply
+        return (
+            self.history.find(item_id) is not None
+            or any(turn is not None and turn.item == item_id for turn in turns)
+            or (reply is not None and reply.item == item_id)
+        )
+
+    def free_id(self, wanted: str) -> str:
+        """`wanted`, or something like it when a client has used that up."""
+        number, free = 1, wanted
+        while self.is_taken(free):
+            number += 1
+            free = f"{wanted}_{number}"
+        return free
 
     def emit(self, action: act.Action) -> None:
         self._out.append(action)
@@ -128,12 +179,19 @@ class Conversation:
 
     def _on_started(self, event: ev.Started, now_ms: int) -> None:
         self._idle_since_ms = now_ms
-        if event.greet and self.policy.greeting:
+        self.replies.warm_head()
+        if event.greet and self.policy.greeting and self.floor is Floor.OPEN:
             self.replies.say("greeting", self.policy.greeting, now_ms)
 
-    def _on_configure(self, event: ev.Configure, now_ms: int) -> None:
-        self.policy = event.policy
+    def stay_awake(self, now_ms: int) -> None:
+        """The other side is there: silence is counted anew."""
         self._idle_since_ms = now_ms
+
+    def _on_configure(self, event: ev.Configure, now_ms: int) -> None:
+        if self.listener.turn is None and self.turns.may_reopen() is None:
+            self.listener.taken_ms = self.needed_from_ms()  # audio before it is gone
+        self.policy = event.policy
+        self.stay_awake(now_ms)
 
     def _on_hung_up(self, event: ev.HungUp, now_ms: int) -> None:
         self.hang_up(event.reason, now_ms)
@@ -144,11 +202,14 @@ class Conversation:
             self.hang_up(event.reason, now_ms)
         elif self.floor is not Floor.CLOSING:
             self._say_goodbye(text, event.reason, now_ms)
+            self.closing_for_good = True
+        else:
+            self._closing_reason, self.closing_for_good = event.reason, True
 
     def hang_up(self, reason: str, now_ms: int) -> None:
         if self.speaker.reply is not None:
             self.replies.stop_reply("cancelled", reason, now_ms, silence=False)
-        self.listener.close_turn()
+        self.turns.abandon_turns()
         self.go(Cause.HANG_UP, now_ms)
         self.emit(act.Hangup(reason))
 
@@ -159,12 +220,19 @@ class Conversation:
     def _say_goodbye(self, text: str, reason: str, now_ms: int) -> None:
         if self.speaker.reply is not None:
             self.replies.stop_reply("cancelled", reason, now_ms)
-        self.listener.close_turn()
-        self._closing_reason = reason
+        self.turns.abandon_turns()
+        self.replies.owed = None
+        self._closing_reason, self.closing_for_good = reason, False
         self.go(Cause.GOODBYE, now_ms)
         self.replies.speak_text("goodbye", text, now_ms)
 
     def _on_deadline(self, now_ms: int) -> None:
+        for number, turn in tuple(self.listener.detached.items()):
+            if now_ms >= turn.asked_ms + self.policy.transcript_timeout_ms:
+                self.commands.give_up_detached(number, "no transcript in time")
+        due_ms, reply = self._floor_deadline(), self.speaker.reply
+        if due_ms is None or now_ms < due_ms:
+            return
         match self.floor:
             case Floor.OPEN:
                 self._on_idle(now_ms)
@@ -173,13 +241,20 @@ class Conversation:
             case Floor.THINKING:
                 self.replies.fail_reply("reply_timeout", "no reply in time", now_ms)
             case Floor.AGENT:
-                reply = self.speaker.reply
-                if reply is not None:
+                assert reply is not None
+                played_ms = self._played_ms(reply)
+                if played_ms is not None and now_ms >= played_ms:
                     self.replies.reply_over(reply, now_ms)
+                elif now_ms >= self._stalled_ms(reply):
+                    self.replies.give_up_reply(now_ms)
             case Floor.CONTESTED:
-                self.turns.decide_overdue_interruption(now_ms)
+                self.interruptions.decide_overdue(now_ms)
             case Floor.CLOSING:
-                self.close(now_ms)
+                played_ms = self._played_ms(reply) if reply else now_ms
+                if reply and played_ms is not None and now_ms >= played_ms:
+                    self.replies.reply_over(reply, now_ms)
+                elif reply is None or now_ms >= self._cut_ms(reply):
+                    self.close(now_ms)
 
     def _on_idle(self, now_ms: int) -> None:
         policy = self.policy

@@ -27,6 +27,12 @@ _CLOSED = frozenset(
 )
 """Words of the list above that do end questions and short answers: "yes I do", "what is that"."""
 
+_ANSWERS = frozenset(
+    """do am is was did it that so have can will no not then really maybe perhaps also though
+    this these those her""".split()
+)
+"""Those that do end statements, when there is a full stop: "I do.", "not really.", "see you then."."""
+
 _ASKS_DICTATION = re.compile(
     r"\b(number|digits?|spell|spelling|e-?mail|address|code|zip|postcode|reference|account|date of birth|pin)\b",
     re.IGNORECASE,
@@ -35,6 +41,8 @@ _DIGIT_WORDS = frozenset(
     """zero oh one two three four five six seven eight nine ten double triple hundred hyphen dash
     dot at underscore""".split()
 )
+_JOINERS = frozenset("""oh dot dash hyphen underscore double triple""".split())
+"""Words of dictation that are no proof without a digit or a letter."""
 _TOKEN = re.compile(r"[A-Za-z0-9@'’.]+")
 
 
@@ -48,17 +56,9 @@ def looks_unfinished(text: str) -> bool:
     word = _last_word(text)
     if text.endswith("?") and word in _CLOSED:
         return False
-    if text.endswith((".", "!")) and word in {
-        "do",
-        "am",
-        "is",
-        "it",
-        "that",
-        "so",
-        "have",
-        "can",
-        "will",
-    }:
+    if word == "no" and len(_TOKEN.findall(text)) == 1:
+        return False
+    if text.endswith((".", "!")) and word in _ANSWERS:
         return False
     return word in _UNFINISHED
 
@@ -68,9 +68,10 @@ def being_dictated(text: str, question: str = "") -> bool:
     words = [w.strip(".'’").lower() for w in _TOKEN.findall(text)]
     if not words:
         return False
-    tail = words[-3:]
-    spelled = sum(1 for w in tail if _spelled(w))
-    if spelled == len(tail) and len(words) >= 2:
+    tail = words[-2:]
+    if len(tail) == 2 and "at" not in tail and all(map(_spelled, tail)):
+        return not all(w in _JOINERS for w in tail)
+    if len(words) >= 2 and words[-1] in {"dot", "underscore"}:
         return True
     asked = _ASKS_DICTATION.search(question) is not None and question.rstrip().endswith(
         ("?", ".", ":")
@@ -95,7 +96,7 @@ def silence_needed_ms(
         if policy.use_turn_detector:
             return policy.max_silence_ms
         return policy.max_silence_ms if unfinished else policy.plain_silence_ms
-    if probability >= policy.turn_threshold:
+    if probability > policy.turn_threshold:
         return policy.unsure_silence_ms if unfinished else policy.min_silence_ms
     if unfinished:
         return policy.max_silence_ms

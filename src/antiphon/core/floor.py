@@ -58,7 +58,6 @@ TRANSITIONS: dict[Floor, dict[Cause, Floor]] = {
     _F.CALLER: {
         _C.PAUSE: _F.DECIDING,
         _C.TURN_EMPTY: _F.OPEN,
-        _C.REPLY_WANTED: _F.THINKING,
         _C.GOODBYE: _F.CLOSING,
         _C.HANG_UP: _F.ENDED,
     },

@@ -5,7 +5,7 @@ Knows nothing of audio beyond milliseconds, of models or of any protocol's item 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,21 +44,29 @@ class History:
     def __init__(self) -> None:
         self._items: list[Item] = []
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Item]:
         return iter(self._items)
 
     def __len__(self) -> int:
         return len(self._items)
 
     def snapshot(self) -> tuple[Item, ...]:
-        """What a reply is generated from: everything that has any content."""
-        return tuple(i for i in self._items if i.text or i.tool is not None)
+        """What a reply is generated from: everything that has any content, and every tool's result."""
+        return tuple(
+            i for i in self._items if i.text or i.tool is not None or i.role == "tool_result"
+        )
 
     def find(self, item_id: str) -> Item | None:
         return next((i for i in self._items if i.id == item_id), None)
 
     def last(self, role: str) -> Item | None:
-        return next((i for i in reversed(self._items) if i.role == role), None)
+        """The latest item of this role that says anything."""
+        return next((i for i in reversed(self._items) if i.role == role and i.text), None)
+
+    def before(self, item_id: str) -> str:
+        """What `add` needs as `after` to insert before this item. Raises KeyError when unknown."""
+        index = self._index(item_id)
+        return self._items[index - 1].id if index else "root"
 
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Insert after the item `after` (`"root"`: at the start; None: at the end) -> id of the one before it.

@@ -36,8 +36,6 @@ class Turn:
     """It began while the agent was speaking, and is not believed yet."""
     forced: bool = False
     """Over by command or by length; only its transcript is awaited."""
-    detached: bool = False
-    """Committed by the client while the agent holds the floor: joins the history without changing it."""
     reply_wanted: bool | None = None
     """None: as the policy says."""
     attempt: int = 0
@@ -63,6 +61,8 @@ class Listener:
     def __init__(self, emit: Callable[[Action], None]) -> None:
         self.gate = VadGate()
         self.turn: Turn | None = None
+        self.detached: dict[int, Turn] = {}
+        """Turns committed by the client while something else had the floor; only their transcripts are awaited."""
         self.taken_ms = 0
         """Audio up to here belongs to earlier turns."""
         self._emit = emit
@@ -90,9 +90,26 @@ class Listener:
         turn.record.speech_start_ms = now_ms - (self.gate.heard_ms - onset_ms)
         return turn
 
-    def open_turn_by_hand(self, item: str) -> Turn:
-        """A turn of everything that no earlier turn has taken."""
-        return self._new_turn(item, self.taken_ms, self.taken_ms, False)
+    def open_turn_by_hand(self, item: str, policy: Policy, end_ms: int) -> Turn:
+        """A turn of everything that no earlier turn has taken and that is still kept."""
+        start_ms = min(max(self.needed_from_ms(policy), self.taken_ms), end_ms)
+        return self._new_turn(item, start_ms, start_ms, False)
+
+    def detach(self, item: str, policy: Policy, end_ms: int) -> Turn:
+        """Like `open_turn_by_hand`, but beside the current turn, if there is one."""
+        current = self.turn
+        if current is not None:  # whose audio ends where this begins
+            self.taken_ms = max(self.taken_ms, current.end_ms)
+            turn = self._new_turn(item, self.taken_ms, self.taken_ms, False)
+        else:
+            turn = self.open_turn_by_hand(item, policy, end_ms)
+        turn.forced = True
+        self.detached[turn.number] = turn
+        self.turn = current
+        self.taken_ms = max(self.taken_ms, end_ms)
+        if current is None:
+            self.gate.split(end_ms)
+        return turn
 
     def _new_turn(self, item: str, start_ms: int, onset_ms: int, contested: bool) -> Turn:
         self._count += 1
@@ -108,19 +125,21 @@ class Listener:
         )
         return self.turn
 
-    def reopen(self, turn: Turn) -> None:
+    def reopen(self, turn: Turn, policy: Policy) -> None:
         """The caller went on: an ended turn is the current one again."""
         self.turn = turn
-        turn.forced = False
         turn.partial_busy = False
+        self.keep_beginning(policy)
         self.continue_turn()
 
-    def ask(self, policy: Policy, now_ms: int, end_ms: int | None = None) -> None:
-        """A final attempt at the turn as it stands: transcript, and does it sound finished."""
-        turn = self.turn
+    def ask(
+        self, policy: Policy, now_ms: int, end_ms: int | None = None, turn: Turn | None = None
+    ) -> None:
+        """A final attempt at a turn (the current one) as it stands: transcript, and does it sound finished."""
+        turn = turn or self.turn
         assert turn is not None
         turn.attempt += 1
-        turn.end_ms = self.gate.heard_ms if end_ms is None else end_ms
+        turn.end_ms = max(self.gate.heard_ms if end_ms is None else end_ms, turn.from_ms)
         turn.text, turn.probability = None, None
         turn.asked_ms = turn.marks[turn.attempt] = now_ms
         self._emit(Transcribe(turn.number, turn.attempt, turn.from_ms, turn.end_ms))
@@ -141,7 +160,7 @@ class Listener:
             turn is not None
             and policy.use_turn_detector
             and turn.probability is not None
-            and turn.probability < policy.turn_threshold
+            and turn.probability <= policy.turn_threshold
             and self.gate.heard_ms - turn.scored_ms >= policy.rescore_every_ms
             and self.gate.silence_ms <= policy.unsure_silence_ms
         )
@@ -179,10 +198,14 @@ class Listener:
             turn.kept, turn.from_ms = turn.text, turn.end_ms
 
     def close_turn(self) -> None:
-        """The turn is over, whatever became of it."""
-        if self.turn is not None:
-            self.taken_ms = max(self.taken_ms, self.turn.end_ms, self.gate.voiced_until_ms)
-        self.turn = None
+        """The turn is over, whatever became of it. Speech after the end of a forced one is not part of it."""
+        turn, self.turn = self.turn, None
+        if turn is not None and turn.forced:
+            self.taken_ms = max(self.taken_ms, turn.end_ms)
+            self.gate.split(turn.end_ms)
+            return
+        if turn is not None:
+            self.taken_ms = max(self.taken_ms, turn.end_ms, self.gate.voiced_until_ms)
         self.gate.reset()
 
     @property
@@ -190,10 +213,14 @@ class Listener:
         """From onset to the last speech of the current turn."""
         return 0 if self.turn is None else self.gate.voiced_until_ms - self.turn.onset_ms
 
-    def needed_from_ms(self, policy: Policy) -> int:
-        """Caller audio before this will never be asked for."""
-        if self.turn is not None:
-            return self.turn.start_ms
+    def needed_from_ms(self, policy: Policy, answered: Turn | None = None) -> int:
+        """Caller audio before this will never be asked for. `answered`: an ended turn that may be reopened."""
+        turn = self.turn or answered
+        if turn is not None:
+            return turn.start_ms
         if not policy.auto_turns:
             return self.taken_ms
-        return max(self.taken_ms, self.gate.heard_ms - policy.prefix_padding_ms - 2_000)
+        needed_ms = self.gate.heard_ms - policy.prefix_padding_ms - 2_000
+        if self.gate.in_speech:  # not answered for yet: the agent could not be interrupted
+            needed_ms = min(needed_ms, self.gate.onset_ms - policy.prefix_padding_ms)
+        return max(self.taken_ms, needed_ms)

@@ -72,9 +72,13 @@ class Ledger:
         -> False when the report was a lie and had to be clamped.
         """
         honest = 0 <= played_ms <= self.sent_ms
-        self._base_ms = max(self._base_ms, min(max(played_ms, 0), self.sent_ms))
-        if self._since_ms is not None:
-            self._since_ms = now_ms
+        played_ms = min(max(played_ms, 0), self.sent_ms)
+        if (
+            played_ms > self._base_ms
+        ):  # a report that repeats itself must not put off the end for ever
+            self._base_ms = played_ms
+            if self._since_ms is not None:
+                self._since_ms = now_ms
         self._reports = True
         return honest
 
@@ -102,6 +106,12 @@ class Ledger:
         if self._since_ms is None:
             return None
         return self._since_ms + self.sent_ms - self._base_ms
+
+    def reaches_at(self, position_ms: int) -> int | None:
+        """Clock time at which this position will have been heard; None while only a report or more audio can tell."""
+        if self._since_ms is None or self._reports or position_ms > self.sent_ms:
+            return None
+        return self._since_ms + max(position_ms - self._base_ms, 0)
 
     # -- words --------------------------------------------------------------------------------------
 
@@ -145,7 +155,7 @@ def _word_times(span: Span) -> list[tuple[int, int]]:
 
 
 def _split_words(span: Span, position_ms: int) -> tuple[str, str]:
-    if span.done and position_ms >= span.start_ms + span.duration_ms:
+    if span.done and position_ms >= max(span.start_ms + span.duration_ms, 1):
         return span.text, ""
     if position_ms <= span.start_ms or not span.duration_ms:
         return "", span.text

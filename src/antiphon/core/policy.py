@@ -15,7 +15,7 @@ class Policy:
     # -- hearing the caller -------------------------------------------------------------------------
     speech_threshold: float = 0.5
     """Speech probability from which a window counts as speech."""
-    silence_threshold: float = 0.35
+    silence_threshold: float = 0.5
     """Probability below which a window counts as silence; between the two the last state holds."""
     min_speech_ms: int = 96
     """Speech shorter than this never starts a turn."""
@@ -40,9 +40,9 @@ class Policy:
     plain_silence_ms: int = 600
     """Silence that ends a turn when there is no turn detector to ask."""
     turn_threshold: float = 0.5
-    """Turn-detector probability from which a turn sounds finished."""
+    """Turn-detector probability above which a turn sounds finished."""
     use_turn_detector: bool = True
-    rescore_every_ms: int = 192
+    rescore_every_ms: int = 128
     """While a pause lasts and sounds unfinished, the detector is asked again this often."""
     reopen_turns: bool = True
     """A caller who goes on before the reply is audible continues the same turn."""

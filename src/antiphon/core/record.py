@@ -41,6 +41,7 @@ class TurnRecord:
     speak_ms: int | None = None
     """The first clause was given to text to speech."""
     first_audio_ms: int | None = None
+    audio_done_ms: int | None = None
     first_sent_ms: int | None = None
     first_played_ms: int | None = None
     """Reported by the client, or taken for the moment it was sent."""
@@ -53,6 +54,16 @@ class TurnRecord:
     output_tokens: int = 0
     cached_tokens: int = 0
     characters: int = 0
+
+    def forget_reply(self) -> None:
+        """A new reply for the same turn: nothing of an earlier one, guessed or withdrawn, may count for it."""
+        self.reply_text = self.heard_text = self.status = ""
+        self.interrupted = self.speculation_used = False
+        self.committed_ms = self.generate_ms = self.first_token_ms = self.text_done_ms = None
+        self.speak_ms = self.first_audio_ms = self.audio_done_ms = None
+        self.first_sent_ms = self.first_played_ms = self.ended_ms = None
+        self.audio_ms = self.played_ms = self.false_alarms = 0
+        self.input_tokens = self.output_tokens = self.cached_tokens = self.characters = 0
 
     @property
     def voice_to_voice_ms(self) -> int | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
@@ -29,11 +30,13 @@ class Replies:
         self.listener, self.speaker = conversation.listener, conversation.speaker
         self.history = conversation.history
         self.emit, self.go = conversation.emit, conversation.go
-        self.ledgers: dict[str, Ledger] = {}
-        """Of the latest assistant items, for a client that truncates them later."""
+        self.ledgers: dict[str, tuple[Ledger, int]] = {}
+        """Of the latest spoken items, and how far each was heard, for a client that truncates them later."""
         self.pending_tools: set[str] = set()
-        self._follow_up = False
-        """Tools have returned while the floor was taken: go on when it is free."""
+        self.owed: tuple[str, ev.RequestReply] | None = None
+        """Kind and options of a reply to be given as soon as the floor is free, unless the caller's turn takes it."""
+        self._called: set[str] = set()
+        """Ids of all function calls so far: none is run twice."""
         self.handlers: ev.Handlers = {
             ev.ReplyText: self._on_reply_text,
             ev.ReplyTool: self._on_reply_tool,
@@ -62,6 +65,7 @@ class Replies:
         """Answer from the history as it stands. The floor must be free for it."""
         self.go(Cause.REPLY_WANTED, now_ms)
         self._c.turns.answered = None
+        self.owed = None
         self.speaker.begin(
             kind,
             self._c.policy,
@@ -94,9 +98,11 @@ class Replies:
         if reply is None or not reply.committed:
             return
         for call in reply.tools:
-            item = Item(f"t_{call.call_id}", "tool_call", tool=call)
-            if self.history.find(item.id) is not None:
+            if call.call_id in self._called:
                 continue
+            self._called.add(call.call_id)
+            item = Item(self._c.free_id(f"t_{call.call_id}"), "tool_call", tool=call)
+            reply.first_call_item = reply.first_call_item or item.id
             self.history.add(item)
             self.pending_tools.add(call.call_id)
             self.emit(act.ReplyCalls(reply.id, item.id, call))
@@ -112,11 +118,13 @@ class Replies:
             self.fail_reply("reply_failed", "the language model returned nothing", now_ms)
 
     def _on_reply_failed(self, event: ev.ReplyFailed, now_ms: int) -> None:
-        if self._live(event.reply) is not None:
+        reply = self._live(event.reply)
+        if reply is not None and not reply.text_done:
             self.fail_reply("reply_failed", f"the language model failed: {event.reason}", now_ms)
 
     def _on_clause_failed(self, event: ev.ClauseFailed, now_ms: int) -> None:
-        if self._live(event.reply) is not None:
+        reply = self._live(event.reply)
+        if reply is not None and reply.synthesising == event.clause:
             self.fail_reply("speech_failed", f"speech could not be made: {event.reason}", now_ms)
 
     def fail_reply(self, code: str, message: str, now_ms: int) -> None:
@@ -136,22 +144,26 @@ class Replies:
 
     def _on_audio_sent(self, event: ev.AudioSent, now_ms: int) -> None:
         reply = self._live(event.reply)
-        if reply is None or self._c.floor is Floor.CONTESTED:
+        if reply is None or not reply.audible or self._c.floor is Floor.CONTESTED:
             return
         reply.ledger.sent(event.sent_ms, now_ms)
         if reply.record.first_sent_ms is None:
             reply.record.first_sent_ms = now_ms
-        self.speaker.pump(now_ms, self._c.policy)
 
     def _on_played(self, event: ev.Played, now_ms: int) -> None:
         reply = self._live(event.reply)
-        if reply is None:
+        if reply is None or not reply.committed:
             return
         if not reply.ledger.report(event.played_ms, now_ms):
             self.emit(act.Fault("played_invalid", "a `played` report went beyond what was sent"))
         if event.played_ms > 0 and reply.record.first_played_ms is None:
             reply.record.first_played_ms = now_ms - min(event.played_ms, reply.ledger.sent_ms)
-        self.speaker.pump(now_ms, self._c.policy)
+
+    def drop_guess(self) -> None:
+        """The history, or what is asked for, has changed: a guess that does not know it is worth nothing."""
+        reply = self.speaker.reply
+        if reply is not None and not reply.committed:
+            self.speaker.drop()
 
     def stop_reply(
         self,
@@ -183,12 +195,16 @@ class Replies:
             heard, unheard = reply.text.strip(), ""
         elif reply.speaks:
             heard, unheard = reply.ledger.heard(position_ms)
-            unheard = " ".join([unheard, *reply.waiting]).strip()
+            unheard = f"{unheard} {reply.unsaid()}".strip()
         else:
             heard, unheard = reply.text.strip(), ""
         if self.history.find(reply.item) is None and (heard or reply.text):
-            self.history.add(Item(reply.item, "assistant", heard, complete=whole and not unheard))
-        self._keep_ledger(reply)
+            item = Item(reply.item, "assistant", heard, complete=whole and not unheard)
+            # What was said came before the functions were called, though it is known only now how much was heard.
+            called = reply.first_call_item and self.history.find(reply.first_call_item)
+            self.history.add(item, self.history.before(called.id) if called else None)
+        if reply.speaks:
+            self._keep_ledger(reply, position_ms)
         if unheard:
             self.emit(act.ItemTruncated(reply.item, position_ms, heard, unheard))
         self.emit(
@@ -207,56 +223,69 @@ class Replies:
         record.reply_text, record.heard_text, record.status = reply.text.strip(), heard, status
         record.interrupted = status == "cancelled" and reply.audible
         record.played_ms, record.ended_ms = position_ms, now_ms
-        self.emit(act.TurnRecorded(record))
+        self.emit(act.TurnRecorded(replace(record)))
         self._c.turns.answered = None
+        self.warm_head()
 
-    def _keep_ledger(self, reply: Reply) -> None:
-        self.ledgers[reply.item] = reply.ledger
+    def warm_head(self) -> None:
+        """Have all that is certain of the next prompt read while nobody waits for it."""
+        if self._c.policy.warm_prompt:
+            self.emit(act.WarmPrompt(self.history.snapshot(), ""))
+
+    def _keep_ledger(self, reply: Reply, heard_ms: int) -> None:
+        self.ledgers[reply.item] = (reply.ledger, heard_ms)
         while len(self.ledgers) > _LEDGERS_KEPT:
             del self.ledgers[next(iter(self.ledgers))]
 
     def settle(self, now_ms: int) -> None:
-        """What follows from the state of the live reply, whichever event brought it about."""
+        """What follows from the state of the live reply and of the floor, whichever event brought it about."""
+        while self._settle_once(now_ms):
+            pass
+
+    def _settle_once(self, now_ms: int) -> bool:
+        """-> whether a reply has ended, so that there may be more to follow."""
+        if self.owed is not None and self._c.floor is Floor.OPEN:
+            kind, request = self.owed
+            self.request_reply(request, now_ms, kind=kind)
         reply = self.speaker.reply
         if reply is None or not reply.committed:
-            return
+            return False
         if not reply.audible and reply.ledger.total_ms > 0:
             reply.audible = True
             if self._c.floor is Floor.THINKING:
                 self.go(Cause.AUDIBLE, now_ms)
             self.emit(act.Play(reply.id))
-        if self._c.floor is not Floor.CONTESTED and reply.finished(now_ms):
-            self.reply_over(reply, now_ms)
+        self.speaker.pump(now_ms, self._c.policy)
+        self.speaker.announce()
+        if self._c.floor is Floor.CONTESTED or not reply.finished(now_ms):
+            return False
+        if reply.ledger.spans and not reply.ledger.total_ms and not reply.failed:
+            self.fail_reply("speech_failed", "text to speech made no sound of the reply", now_ms)
+        self.reply_over(reply, now_ms)
+        return self._c.floor is not Floor.ENDED
+
+    def give_up_reply(self, now_ms: int) -> None:
+        """A model has stalled, or the line to the caller has: what is there of the reply has to do."""
+        reply = self.speaker.reply
+        assert reply is not None
+        if not reply.generated:
+            self.fail_reply("reply_timeout", "no reply in time", now_ms)
+        self.reply_over(reply, now_ms)
 
     def reply_over(self, reply: Reply, now_ms: int) -> None:
-        """Everything that there is of the reply has been heard."""
+        """Everything that there is of the reply has been heard, or nothing more of it will be."""
         self.speaker.drop()
-        status = (
-            "failed" if reply.failed else "incomplete" if reply.finish == "length" else "completed"
-        )
-        self._close_reply(
-            reply, status, reply.failed or reply.finish, reply.ledger.total_ms, now_ms
-        )
+        ledger, status = reply.ledger, "completed"
+        unsent = ledger.sent_ms < ledger.total_ms
+        if reply.failed:
+            status = "failed"
+        elif reply.finish == "length" or unsent:
+            status = "incomplete"
+        position_ms = ledger.position(now_ms) if unsent else ledger.total_ms
+        self._close_reply(reply, status, reply.failed or reply.finish, position_ms, now_ms)
         if self._c.floor is Floor.CLOSING:
             self._c.close(now_ms)
             return
         self.go(Cause.REPLY_OVER, now_ms)
         if reply.failed and reply.kind not in ("apology", "prompt") and self._c.policy.apology:
             self.say("apology", self._c.policy.apology, now_ms)
-        elif self._follow_up and not self.pending_tools:
-            self.follow_up(now_ms)
-        elif (
-            self._c.policy.auto_turns
-            and self.listener.gate.in_speech
-            and self.listener.turn is None
-        ):
-            # The caller spoke while the agent could not be interrupted: their turn begins now.
-            self._c.turns.on_speech(now_ms)
-            if self.listener.gate.paused:
-                self._c.turns.on_pause(now_ms)
-
-    def follow_up(self, now_ms: int) -> None:
-        """Tools have returned: let the language model go on, as soon as the floor is free."""
-        self._follow_up = self._c.floor is not Floor.OPEN
-        if self._c.floor is Floor.OPEN:
-            self.request_reply(ev.RequestReply(), now_ms, kind="answer")

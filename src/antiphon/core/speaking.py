@@ -55,22 +55,35 @@ class Reply:
     audible: bool = False
     announced: bool = False
     """`ReplyGenerated` has been sent."""
+    progress_ms: int = 0
+    """Clock time at which a model last gave something for it."""
+    first_call_item: str = ""
+    """The history item of its first function call; what it says stands before that."""
 
     @property
     def generated(self) -> bool:
         """Nothing more will come: neither text nor audio."""
-        return self.text_done and self.synthesising is None and not self.waiting
+        return (
+            self.text_done and self.synthesising is None and (bool(self.failed) or not self.waiting)
+        )
+
+    def unsaid(self) -> str:
+        """Words that were never given to text to speech. Only for a reply that is over: it empties the cutter."""
+        return " ".join([*self.waiting, *self.cutter.flush()])
 
     def finished(self, now_ms: int) -> bool:
         return self.generated and self.ledger.position(now_ms) >= self.ledger.total_ms
 
 
 class Speaker:
-    """Owns the live reply. `emit` takes the actions it asks for."""
+    """Owns the live reply. `emit` takes the actions it asks for; `is_taken`: an item of this id exists already."""
 
-    def __init__(self, emit: Callable[[Action], None]) -> None:
+    def __init__(
+        self, emit: Callable[[Action], None], is_taken: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self.reply: Reply | None = None
         self._emit = emit
+        self._is_taken = is_taken
         self._count = 0
 
     # -- beginning ----------------------------------------------------------------------------------
@@ -92,6 +105,9 @@ class Speaker:
         """
         assert self.reply is None
         self._count += 1
+        while self._is_taken(f"a{self._count}"):
+            self._count += 1
+        record.forget_reply()
         record.reply, record.kind = f"r{self._count}", kind
         self.reply = Reply(
             id=record.reply,
@@ -133,6 +149,7 @@ class Speaker:
         assert reply is not None
         if reply.record.first_token_ms is None:
             reply.record.first_token_ms = now_ms
+        reply.progress_ms = now_ms
         reply.text += text
         reply.record.characters += len(text)
         if reply.committed:
@@ -146,7 +163,7 @@ class Speaker:
         reply = self.reply
         assert reply is not None
         reply.text_done = True
-        reply.record.text_done_ms = now_ms
+        reply.record.text_done_ms = reply.progress_ms = now_ms
         if done is not None:
             reply.finish = done.finish
             reply.record.input_tokens = done.input_tokens
@@ -155,7 +172,6 @@ class Speaker:
         if reply.speaks:
             reply.waiting.extend(reply.cutter.flush())
             self.pump(now_ms, policy)
-        self.announce()
 
     def pump(self, now_ms: int, policy: Policy) -> None:
         """Give the next clause to text to speech when it is wanted: one at a time, not too far ahead of the ear."""
@@ -165,7 +181,7 @@ class Speaker:
             return
         if not reply.committed and reply.ledger.spans:
             return  # one clause is all that a guess is worth
-        if reply.ledger.total_ms - reply.ledger.position(now_ms) >= policy.speak_ahead_ms:
+        if reply.ledger.total_ms - reply.ledger.position(now_ms) > policy.speak_ahead_ms:
             return
         clause = reply.waiting.popleft()
         reply.synthesising = reply.ledger.add_clause(clause)
@@ -180,6 +196,7 @@ class Speaker:
             return
         if reply.record.first_audio_ms is None:
             reply.record.first_audio_ms = now_ms
+        reply.progress_ms = now_ms
         reply.ledger.add_audio(clause, duration_ms)
         reply.record.audio_ms = reply.ledger.total_ms
 
@@ -190,8 +207,8 @@ class Speaker:
             return
         reply.ledger.finish_clause(clause)
         reply.synthesising = None
+        reply.record.audio_done_ms = reply.progress_ms = now_ms
         self.pump(now_ms, policy)
-        self.announce()
 
     def fail(self, reason: str, now_ms: int) -> None:
         """A model gave up: what has been made is still said, nothing more is made."""
@@ -199,7 +216,6 @@ class Speaker:
         assert reply is not None
         reply.failed = reason
         reply.text_done = True
-        reply.waiting.clear()
         if reply.synthesising is not None:
             reply.ledger.finish_clause(reply.synthesising)
             reply.synthesising = None
@@ -207,9 +223,10 @@ class Speaker:
             reply.record.text_done_ms = now_ms
 
     def announce(self) -> None:
+        """Say once that all of a certain reply has been made."""
         reply = self.reply
         assert reply is not None
-        if reply.committed and reply.generated and not reply.announced:
+        if reply.committed and reply.generated and not reply.failed and not reply.announced:
             reply.announced = True
             self._emit(ReplyGenerated(reply.id, reply.item, reply.finish or "stop"))
 

@@ -10,18 +10,16 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from antiphon.core import actions, events
 from antiphon.core.conversation import Conversation
-from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
 
 VERSION = 1
 
 _EVENTS = {cls.__name__: cls for cls in typing.get_args(events.Event)}
-_NESTED = {cls.__name__: cls for cls in (Item, ToolRequest, Policy)}
 
 
 class TraceError(ValueError):
@@ -53,16 +51,17 @@ def encode(value: Any) -> Any:
         return fields
     if isinstance(value, list | tuple):
         return [encode(v) for v in value]
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): encode(v) for k, v in value.items()}
     return value
 
 
 def decode_event(data: dict[str, Any]) -> events.Event:
     """Raises TraceError for anything that `encode` cannot have written."""
-    cls = _EVENTS.get(data.get("type", ""))
+    name = data.get("type") if isinstance(data, dict) else data
+    cls = _EVENTS.get(name) if isinstance(name, str) else None
     if cls is None:
-        raise TraceError(f"unknown event {data.get('type')!r}")
+        raise TraceError(f"unknown event {name!r}")
     return typing.cast(events.Event, _build(cls, data))
 
 
@@ -82,22 +81,44 @@ class Difference:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a trace after its header. `event` None: a tick. `actions` as `encode` wrote them."""
+
+    line_number: int
+    now_ms: int
+    event: events.Event | None
+    actions: list[Any]
+
+
+def read(lines: Iterable[str]) -> tuple[Policy, Iterator[Step]]:
+    """A trace's policy and its steps. Raises TraceError, for a bad step when that is reached."""
+    numbered = ((n, text) for n, text in enumerate(lines, 1) if text.strip())
+    return _read_header(numbered), (_read_step(text, number) for number, text in numbered)
+
+
 def replay(lines: Iterable[str]) -> Difference | None:
     """Run a trace through the core -> the first difference, None when there is none. Raises TraceError."""
-    numbered = ((n, text) for n, text in enumerate(lines, 1) if text.strip())
-    conversation = Conversation(_read_header(numbered))
-    for number, text in numbered:
-        step = _load(text, number)
-        now_ms = int(step["t"])
-        if "event" in step:
-            out = conversation.handle(decode_event(step["event"]), now_ms)
+    policy, steps = read(lines)
+    conversation = Conversation(policy)
+    for step in steps:
+        if step.event is None:
+            out = conversation.tick(step.now_ms)
         else:
-            out = conversation.tick(now_ms)
+            out = conversation.handle(step.event, step.now_ms)
         actual = json.loads(_dump([encode(action) for action in out]))
-        expected = step.get("actions", [])
-        if actual != expected:
-            return Difference(number, now_ms, expected, actual)
+        if actual != step.actions:
+            return Difference(step.line_number, step.now_ms, step.actions, actual)
     return None
+
+
+def _read_step(text: str, number: int) -> Step:
+    data = _load(text, number)
+    now_ms, actions_ = data.get("t"), data.get("actions", [])
+    if type(now_ms) is not int or not isinstance(actions_, list):
+        raise TraceError(f"line {number} is not a step of a call: it needs a time and actions")
+    event = decode_event(data["event"]) if "event" in data else None
+    return Step(number, now_ms, event, actions_)
 
 
 def _read_header(numbered: Iterator[tuple[int, str]]) -> Policy:
@@ -106,12 +127,10 @@ def _read_header(numbered: Iterator[tuple[int, str]]) -> Policy:
     if data.get("antiphon_trace") != VERSION:
         found = data.get("antiphon_trace", "none")
         raise TraceError(f"trace version {found}, this is version {VERSION}: record the call again")
-    try:
-        return Policy(**data.get("policy", {}))
-    except TypeError as error:
-        raise TraceError(
-            f"the trace's policy has settings this version does not know: {error}"
-        ) from None
+    policy = data.get("policy", {})
+    if not isinstance(policy, dict):
+        raise TraceError("the trace's policy is not an object")
+    return typing.cast(Policy, _build(Policy, policy))
 
 
 def _load(text: str, number: int) -> dict[str, Any]:
@@ -128,23 +147,30 @@ def _build(cls: type, data: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(cls)
     kwargs: dict[str, Any] = {}
     for name, value in data.items():
-        if name == "type":
+        if name == "type" and "type" not in hints:
             continue
         if name not in hints:
             raise TraceError(f"{cls.__name__} has no field {name!r}")
-        kwargs[name] = _value(value, hints[name])
+        kwargs[name] = _value(value, hints[name], f"{cls.__name__}.{name}")
     try:
         return cls(**kwargs)
     except TypeError as error:
         raise TraceError(f"{cls.__name__}: {error}") from None
 
 
-def _value(value: Any, hint: Any) -> Any:
-    if isinstance(value, dict) and value.get("type") in _NESTED:
-        return _build(_NESTED[value["type"]], value)
-    if isinstance(value, list) and typing.get_origin(hint) in (tuple, types.UnionType):
-        return tuple(value)
-    return value
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """A JSON value as the field's type has it."""
+    kinds = [hint, *typing.get_args(hint)] if isinstance(hint, types.UnionType) else [hint]
+    for kind in kinds:
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(value, dict):
+            return _build(kind, value)
+        if typing.get_origin(kind) is Mapping and isinstance(value, dict):
+            return value
+        if kind is type(value) or (kind is type(None) and value is None):
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+    raise TraceError(f"{where} cannot be {_dump(value)[:40]}")
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -162,4 +188,5 @@ def _differences(policy: Policy) -> dict[str, Any]:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # What a client put into `extra` or `options` may be anything: recording a call must not end it.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

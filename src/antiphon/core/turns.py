@@ -1,15 +1,16 @@
-"""What the conversation decides about the caller: has the turn ended, is a guess worth it, is an interruption meant?
+"""What the conversation decides about the caller: has the turn ended, is a guess worth it?
 
-`listening.py` keeps the turn; this part moves the floor. Knows no model and no clock.
+`listening.py` keeps the turn; this part moves the floor. `interruptions.py` decides about speech over the agent's.
+Knows no model and no clock.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core.barge_in import Verdict, judge
 from antiphon.core.endpointing import silence_needed_ms
 from antiphon.core.floor import Cause, Floor
 from antiphon.core.history import Item
@@ -32,7 +33,6 @@ class Turns:
         """The turn that the live reply answers, for when the caller goes on before it is audible."""
         self.unanswered_prompts = 0
         """Idle prompts since the caller last said anything."""
-        self._requested: ev.RequestReply | None = None
         self._count = 0
         self.handlers: ev.Handlers = {
             ev.VadScored: self._on_vad,
@@ -49,8 +49,8 @@ class Turns:
         change = self.listener.score(
             self._c.policy, event.probability, event.end_ms, agent_audible=audible
         )
-        if change is Change.START:
-            self.on_speech(now_ms)
+        if self.listener.turn is None:
+            self._claim_speech(now_ms)
         elif change is Change.PAUSE:
             self.on_pause(now_ms)
         elif change is Change.RESUME:
@@ -58,29 +58,40 @@ class Turns:
         else:
             self._on_window(now_ms)
 
+    def _claim_speech(self, now_ms: int) -> None:
+        """Speech that belongs to no turn: it has just begun, or it came while the agent could not be interrupted."""
+        gate = self.listener.gate
+        if gate.in_speech and (not gate.paused or self._c.floor is Floor.OPEN):
+            self.on_speech(now_ms)
+            if gate.paused:
+                self.on_pause(now_ms)
+
     def _on_window(self, now_ms: int) -> None:
         """Nothing changed: the caller still speaks, or is still silent."""
         turn, gate, policy = self.listener.turn, self.listener.gate, self._c.policy
-        if turn is None:
-            return
+        assert turn is not None
+        too_long = gate.heard_ms - turn.start_ms >= policy.max_turn_ms
         if self._c.floor is Floor.CALLER:
-            if gate.heard_ms - turn.start_ms >= policy.max_turn_ms:
+            if too_long:
                 turn.forced = True
                 self.on_pause(now_ms)
             elif policy.partial_every_ms > 0:
                 self.listener.ask_partial(policy.partial_every_ms, 2 * policy.segment_ms)
         elif self._c.floor is Floor.DECIDING:
+            turn.forced = turn.forced or too_long
             if self.listener.rescore_due(policy):
                 self.listener.ask_score()
             self._decide_turn(now_ms)
         elif self._c.floor is Floor.CONTESTED and not gate.paused:
             self.listener.ask_partial(policy.barge_in_check_ms, policy.segment_ms)
-            self._decide_interruption(turn.partial or None, now_ms)
+            self._c.interruptions.decide(turn.partial or None, now_ms)
 
     def on_speech(self, now_ms: int) -> None:
         policy, floor = self._c.policy, self._c.floor
         if floor in (Floor.AGENT, Floor.CLOSING, Floor.THINKING) and not policy.interruptible:
-            return  # heard when the agent has finished: see _settle
+            return  # heard when the agent has finished: see _claim_speech
+        if floor is Floor.CLOSING and self._c.closing_for_good:
+            return
         if floor is Floor.THINKING:
             self._on_speech_before_reply(now_ms)
         elif floor is Floor.AGENT and policy.barge_in != "immediate":
@@ -94,7 +105,7 @@ class Turns:
         elif floor is Floor.AGENT:
             self.go(Cause.SPEECH, now_ms)
             self._open_turn(now_ms)
-            self.interrupted(now_ms)
+            self._c.interruptions.meant(now_ms)
         elif floor is Floor.CLOSING:
             self._c.replies.stop_reply("cancelled", "caller is back", now_ms)
             self.go(Cause.SPEECH, now_ms)
@@ -104,25 +115,43 @@ class Turns:
             self._open_turn(now_ms)
 
     def _open_turn(self, now_ms: int, *, contested: bool = False) -> Turn:
-        self._count += 1
-        turn = self.listener.open_turn(
-            f"u{self._count}", self._c.policy, now_ms, contested=contested
-        )
+        turn = self.listener.open_turn(self.new_item(), self._c.policy, now_ms, contested=contested)
         self.emit(act.SpeechBegan(turn.item, turn.start_ms))
         return turn
 
+    def new_item(self) -> str:
+        self._count += 1
+        while self._c.is_taken(f"u{self._count}"):
+            self._count += 1
+        return f"u{self._count}"
+
     def _on_speech_before_reply(self, now_ms: int) -> None:
         """The caller goes on although the turn was taken for over: withdraw the reply and go on listening."""
-        answered = self.answered
+        reopened, reply = self.may_reopen(), self.speaker.reply
+        if reply is not None and reply.kind == "answer" and reopened is None:
+            # Should the speech turn out to be nothing, the answer is still owed.
+            self._c.replies.owed = ("answer", ev.RequestReply(reply.options, reply.speaks))
         self._c.replies.stop_reply("cancelled", "turn_detected", now_ms, silence=False)
         self.go(Cause.SPEECH, now_ms)
-        if answered is not None and self._c.policy.reopen_turns:
-            if self.history.find(answered.item) is not None:
-                self.history.remove(answered.item)
-                self.emit(act.ItemRemoved(answered.item))
-            self.listener.reopen(answered)
-        else:
+        if reopened is None:
             self._open_turn(now_ms)
+            return
+        if self.history.find(reopened.item) is not None:
+            self.history.remove(reopened.item)
+            self.emit(act.ItemRemoved(reopened.item))
+        self.listener.reopen(reopened, self._c.policy)
+
+    def may_reopen(self) -> Turn | None:
+        """The turn that goes on if the caller speaks now.
+
+        Not one that was ended by force, and not once a function has run for its answer: that cannot be taken back.
+        """
+        reply, turn = self.speaker.reply, self.answered
+        if self._c.floor is not Floor.THINKING or not self._c.policy.reopen_turns:
+            return None
+        if turn is None or turn.forced or reply is None or reply.first_call_item:
+            return None
+        return turn
 
     def on_pause(self, now_ms: int) -> None:
         turn = self.listener.turn
@@ -147,6 +176,10 @@ class Turns:
             self.listener.continue_turn()
 
     def _on_transcribed(self, event: ev.Transcribed, now_ms: int) -> None:
+        if event.turn in self.listener.detached:
+            if not event.partial:
+                self._c.commands.take_detached(event.turn, event.text, now_ms)
+            return
         turn = self.listener.turn
         if turn is None or event.turn != turn.number:
             return
@@ -162,28 +195,30 @@ class Turns:
         turn.record.transcribe_ms = turn.marks.get(event.attempt)
         turn.record.transcript_ms = now_ms
         turn.marks.clear()
-        if turn.detached:
-            self._take_detached_turn(turn, now_ms)
-        elif self._c.floor is Floor.CONTESTED:
-            self._decide_interruption(text, now_ms)
+        if self._c.floor is Floor.CONTESTED:
+            self._c.interruptions.decide(text, now_ms)
         elif self._c.floor is Floor.DECIDING:
-            if text and self._reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:
-                self._speculate(turn, now_ms)
+            if text and self.reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:
+                self.speculate(turn, now_ms)
             self._decide_turn(now_ms)
 
     def _on_partial(self, turn: Turn, text: str, now_ms: int) -> None:
         changed, turn.partial = text != turn.partial, text
         if self._c.floor is Floor.CONTESTED:
             if not self.listener.gate.paused:
-                self._decide_interruption(text, now_ms)
+                self._c.interruptions.decide(text, now_ms)
         elif self._c.floor is Floor.CALLER and text and changed:
             self.emit(act.Caption(turn.item, text, final=False))
             # The last word is still growing: what is read into the cache must not have to be taken back.
             stable = text.rpartition(" ")[0].rstrip(" .,;:!?")
-            if stable and self._c.policy.warm_prompt and self._reply_wanted(turn):
+            if stable and self._c.policy.warm_prompt and self.reply_wanted(turn):
                 self.emit(act.WarmPrompt(self.history.snapshot(), stable))
 
     def _on_transcript_failed(self, event: ev.TranscriptFailed, now_ms: int) -> None:
+        if event.turn in self.listener.detached:
+            if not event.partial:
+                self._c.commands.give_up_detached(event.turn, event.reason)
+            return
         turn = self.listener.turn
         if turn is None or event.turn != turn.number:
             return
@@ -197,19 +232,22 @@ class Turns:
         turn = self.listener.turn
         assert turn is not None
         if self._c.floor is Floor.CONTESTED:
-            self._decide_interruption("", now_ms)
+            self._c.interruptions.decide_overdue(now_ms)
+            if self.listener.turn is turn:  # it was meant: its words are needed after all
+                self.listener.ask(self._c.policy, now_ms)
             return
-        self.emit(act.CaptionFailed(turn.item, reason))
-        self.emit(act.Fault("transcription_failed", f"speech could not be transcribed: {reason}"))
+        self.say_untranscribed(turn, reason)
         self.speaker.drop()
-        wanted = self._reply_wanted(turn)
+        wanted = self.reply_wanted(turn)
         self.listener.close_turn()
-        if turn.detached:
-            return
         if wanted and self._c.policy.apology:
             self._c.replies.say("apology", self._c.policy.apology, now_ms)
         else:
             self.go(Cause.TURN_EMPTY, now_ms)
+
+    def say_untranscribed(self, turn: Turn, reason: str) -> None:
+        self.emit(act.CaptionFailed(turn.item, reason))
+        self.emit(act.Fault("transcription_failed", f"speech could not be transcribed: {reason}"))
 
     def _on_turn_scored(self, event: ev.TurnScored, now_ms: int) -> None:
         turn = self.listener.turn
@@ -221,10 +259,10 @@ class Turns:
         if self._c.floor is Floor.DECIDING:
             self._decide_turn(now_ms)
 
-    def _reply_wanted(self, turn: Turn) -> bool:
+    def reply_wanted(self, turn: Turn) -> bool:
         return self._c.policy.auto_reply if turn.reply_wanted is None else turn.reply_wanted
 
-    def _speculate(self, turn: Turn, now_ms: int) -> None:
+    def speculate(self, turn: Turn, now_ms: int) -> None:
         """Prepare the reply to what was said so far, unless that is already under way."""
         assert turn.text is not None
         reply = self.speaker.reply
@@ -233,10 +271,12 @@ class Turns:
                 return
             self.speaker.drop()
         turn.record.speculations += 1
-        self._begin_answer(turn, now_ms)
+        self._begin_answer(turn)
+        item = Item(turn.item, "user", turn.text)
+        self.speaker.generate((*self.history.snapshot(), item), now_ms)
 
-    def _begin_answer(self, turn: Turn, now_ms: int) -> None:
-        request = self._requested or ev.RequestReply()
+    def _begin_answer(self, turn: Turn) -> None:
+        _, request = self._c.replies.owed or ("", ev.RequestReply())
         self.speaker.begin(
             "answer",
             self._c.policy,
@@ -245,8 +285,6 @@ class Turns:
             options=request.options,
             speaks=request.speak,
         )
-        item = Item(turn.item, "user", turn.text or "")
-        self.speaker.generate((*self.history.snapshot(), item), now_ms)
 
     def _decide_turn(self, now_ms: int) -> None:
         turn, gate, policy = self.listener.turn, self.listener.gate, self._c.policy
@@ -269,14 +307,13 @@ class Turns:
         gate = self.listener.gate
         turn.record.user_text = turn.text
         turn.record.speech_end_ms = now_ms - gate.silence_ms if self._c.policy.auto_turns else None
-        wanted = self._reply_wanted(turn)
+        wanted = self.reply_wanted(turn)
         self.listener.close_turn()
         self.enter_user_turn(turn)
-        self.unanswered_prompts = 0
         if not wanted:
             self.speaker.drop()
             turn.record.status, turn.record.committed_ms = "none", now_ms
-            self.emit(act.TurnRecorded(turn.record))
+            self.emit(act.TurnRecorded(replace(turn.record)))
             self.go(Cause.TURN_KEPT, now_ms)
             return
         self.go(Cause.TURN_TAKEN, now_ms)
@@ -285,29 +322,24 @@ class Turns:
         if reply is not None and (reply.failed or reply.prompt != turn.text):
             self.speaker.drop()
             reply = None
-        if reply is None:
-            self._begin_answer(turn, now_ms)
-        else:
-            turn.record.speculation_used = True
-        self._requested = None
+        guessed = reply is not None
+        if not guessed:
+            self._begin_answer(turn)
+        turn.record.speculation_used = guessed
+        self._c.replies.owed = None
         self.speaker.commit(now_ms, self._c.policy)
+        if not guessed:
+            self.speaker.generate(self.history.snapshot(), now_ms)
         self._c.replies.release_tools()
 
     def enter_user_turn(self, turn: Turn) -> None:
+        self.unanswered_prompts = 0
         item = Item(turn.item, "user", turn.text or "")
-        self.emit(act.SpeechEnded(turn.item, self.listener.gate.heard_ms))
+        at_ms = turn.end_ms if turn.forced else self.listener.gate.heard_ms
+        self.emit(act.SpeechEnded(turn.item, at_ms))
         before = self.history.add(item)
         self.emit(act.ItemAdded(item, before))
         self.emit(act.Caption(turn.item, item.text, final=True))
-
-    def _take_detached_turn(self, turn: Turn, now_ms: int) -> None:
-        self.listener.close_turn()
-        if turn.text:
-            turn.record.user_text, turn.record.status = turn.text, "none"
-            self.enter_user_turn(turn)
-            self.emit(act.TurnRecorded(turn.record))
-        else:
-            self.emit(act.SpeechDropped(turn.item))
 
     def drop_turn(self, cause: Cause, now_ms: int) -> None:
         """The turn was nothing."""
@@ -317,60 +349,14 @@ class Turns:
         self.emit(act.SpeechDropped(turn.item))
         self.go(cause, now_ms)
 
-    def _decide_interruption(self, text: str | None, now_ms: int) -> None:
-        turn, reply, gate = self.listener.turn, self.speaker.reply, self.listener.gate
-        assert turn is not None
-        assert reply is not None
-        heard, unheard = reply.ledger.heard(reply.ledger.position(now_ms))
-        around = f"{heard} {' '.join(unheard.split()[:6])}"
-        verdict = judge(
-            self._c.policy,
-            text=text,
-            speech_ms=self.listener.speech_ms,
-            silent=gate.paused and turn.text is not None,
-            spoken=around,
-        )
-        if verdict is Verdict.MEANT:
-            self.interrupted(now_ms)
-        elif verdict is Verdict.NOTHING:
-            self.false_alarm(now_ms)
-
-    def interrupted(self, now_ms: int) -> None:
+    def abandon_turns(self) -> None:
+        """The call is over, or our last word is being said: nothing more is made of what was being heard."""
         turn = self.listener.turn
-        assert turn is not None
-        turn.contested = False
-        self._c.replies.stop_reply("cancelled", "turn_detected", now_ms)
-        if self._c.floor is not Floor.CONTESTED:
-            return
-        if not self.listener.gate.paused:
-            self.go(Cause.INTERRUPTED, now_ms)
-            return
-        self.go(Cause.INTERRUPTED_BRIEFLY, now_ms)
-        if turn.text is None:
-            return  # its transcript is on the way
-        if self._c.policy.use_turn_detector:
-            self.listener.ask_score()
-        if self._reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:
-            self._speculate(turn, now_ms)
-
-    def false_alarm(self, now_ms: int) -> None:
-        """Nothing was meant: go on speaking with the word that was cut off."""
-        reply = self.speaker.reply
-        assert reply is not None
-        reply.record.false_alarms += 1
-        self.drop_turn(Cause.FALSE_ALARM, now_ms)
-        position_ms = reply.ledger.position(now_ms)
-        if self._c.policy.client_can_clear:
-            position_ms = reply.ledger.word_start(position_ms)
-        reply.ledger.rewind(position_ms)
-        self.emit(act.Play(reply.id, position_ms))
-
-    def open_turn_by_hand(self) -> Turn:
-        """A turn that the client commits without speech detection."""
-        self._count += 1
-        turn = self.listener.open_turn_by_hand(f"u{self._count}")
-        self.emit(act.SpeechBegan(turn.item, turn.start_ms))
-        return turn
+        pending = [*self.listener.detached.values(), *([turn] if turn else [])]
+        self.listener.detached.clear()
+        self.listener.close_turn()
+        for turn in pending:
+            self.emit(act.SpeechDropped(turn.item))
 
     def decide_overdue_turn(self, now_ms: int) -> None:
         """Nothing has come for long: neither a transcript, nor the audio that a decision waits for."""
@@ -381,16 +367,9 @@ class Turns:
         else:
             self.give_up_turn("no transcript in time", now_ms)
 
-    def decide_overdue_interruption(self, now_ms: int) -> None:
-        """No word of what was said came back in time: go by its length."""
-        brief = self.listener.speech_ms < self._c.policy.barge_in_sure_ms // 2
-        if brief and self.listener.gate.paused:
-            self.false_alarm(now_ms)
-        else:
-            self.interrupted(now_ms)
-
     def request_at_turn_end(self, request: ev.RequestReply) -> None:
         """The turn that is being heard or transcribed is to be answered, whatever the policy says."""
         assert self.listener.turn is not None
         self.listener.turn.reply_wanted = True
-        self._requested = request
+        self._c.replies.drop_guess()  # it was made without these options
+        self._c.replies.owed = ("requested", request)

@@ -70,6 +70,16 @@ class VadGate:
         self.in_speech = self.paused = False
         self._run_start_ms = None
 
+    def split(self, at_ms: int) -> None:
+        """The utterance up to here has been taken; speech after it belongs to the next one and is not forgotten."""
+        if self.in_speech and self.voiced_until_ms > at_ms:
+            self.onset_ms = max(self.onset_ms, at_ms)
+            return
+        run_start_ms = self._run_start_ms
+        self.reset()
+        if run_start_ms is not None:
+            self._run_start_ms = max(run_start_ms, at_ms)
+
     def _begin(self, min_speech_ms: int, run_ms: int) -> Change | None:
         if self._run_start_ms is None or run_ms < min_speech_ms:
             return None

@@ -19,17 +19,17 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
 from antiphon.config import Settings
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, ModelError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import ModelStatus, WeightSource
 from antiphon.server import conversation, files, health
 from antiphon.server.calls import Calls
-from antiphon.server.loading import model_set
+from antiphon.server.limits import FORM_BYTES, BodyLimit
+from antiphon.server.loading import check_models, model_set
 from antiphon.server.tuning import tune_process
 
 log = logging.getLogger(__name__)
 
-_DRAIN_S = 5.0
 _PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:"
 
 OnChange = Callable[[ModelStatus], None]
@@ -44,8 +44,9 @@ def create_app(
 ) -> FastAPI:
     """`on_model`: told of each model's progress. `on_ready`: told once, with the error when no call can be served.
 
-    Raises ConfigError for settings that name what does not exist.
+    Raises ConfigError for settings that name a model that there is not.
     """
+    check_models(settings)
     app = FastAPI(
         title="Antiphon",
         version=version("antiphon"),
@@ -57,6 +58,7 @@ def create_app(
     app.state.weights = weights
     app.state.on_model = on_model or _log_model
     app.state.on_ready = on_ready
+    app.add_middleware(BodyLimit, max_bytes=settings.server.max_upload_bytes + FORM_BYTES)
     if settings.server.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -93,7 +95,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await calls.drain(_DRAIN_S)
+        await calls.drain(0)
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await models.close()
@@ -106,9 +108,13 @@ async def _load(app: FastAPI, models: ModelSet) -> None:
         tune_process()
     except AntiphonError as failed:
         error = failed
-        log.error("models: %s", failed)
+    except Exception as bug:
+        log.exception("loading the models")
+        error = ModelError(f"the models could not be loaded: {bug!r}")
     if app.state.on_ready is not None:
         app.state.on_ready(error)
+    elif error is not None:
+        log.error("models: %s", error)
 
 
 def _log_model(status: ModelStatus) -> None:

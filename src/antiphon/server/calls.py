@@ -19,12 +19,15 @@ from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
 from antiphon.errors import BusyError, ModelError
 from antiphon.models.pool import ModelSet
+from antiphon.models.ports import Kind, ModelStatus
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session
 
 log = logging.getLogger(__name__)
 
+_HANG_UP_S = 5.0
+_POLL_S = 0.1
 MAX_FILES = 4
 """Recordings answered at the same time: each takes as much of the models as a busy call."""
 
@@ -72,10 +75,22 @@ class Calls:
             self.counters.refused += 1
             raise BusyError("the server is shutting down; call again in a minute")
         if not self.models.ready:
-            raise ModelError("the models are still loading; try again in a moment")
+            self.counters.refused += 1
+            raise ModelError(self._why_not_ready())
         if len(self._sessions) >= self.settings.server.max_calls:
             self.counters.refused += 1
             raise BusyError(f"all {self.settings.server.max_calls} lines are busy; try again soon")
+
+    def _why_not_ready(self) -> str:
+        failed = failed_kinds(self.models.status())
+        if failed:
+            return f"the server cannot take calls: no {failed[0]} model could be loaded; see /ready"
+        return "the models are still loading; try again in a moment"
+
+    @property
+    def draining(self) -> bool:
+        """The server is about to end: no more calls are taken."""
+        return self._draining
 
     @asynccontextmanager
     async def open(
@@ -141,15 +156,39 @@ class Calls:
         finally:
             self._files -= 1
 
-    async def drain(self, patience_s: float) -> None:
-        """Take no more calls, let those that are on end by themselves, then end the rest."""
+    async def drain(self, patience_s: float, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Take no more calls, let those that are on end by themselves, then end the rest.
+
+        `hurry`: asked now and then whether to be patient no longer.
+        """
         self._draining = True
+        if self._sessions:
+            log.info("waiting up to %g s for %d calls to end", patience_s, len(self._sessions))
+        until_s = asyncio.get_running_loop().time() + patience_s
+        while self._sessions and not hurry() and asyncio.get_running_loop().time() < until_s:
+            await self._wait_empty(_POLL_S)
+        for session in tuple(self._sessions.values()):
+            session.post(ev.Finish("the server is shutting down"))
+        await self._wait_empty(_HANG_UP_S)
+
+    async def _wait_empty(self, limit_s: float) -> None:
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(limit_s):
                 await self._empty.wait()
         except TimeoutError:
-            for session in tuple(self._sessions.values()):
-                session.post(ev.Finish("the server is shutting down"))
+            pass
+
+
+def failed_kinds(status: list[ModelStatus]) -> list[Kind]:
+    """Kinds of model without which there are no calls, and of which every one has failed."""
+    states: dict[Kind, list[str]] = {}
+    for link in status:
+        states.setdefault(link.kind, []).append(link.state)
+    return [
+        kind
+        for kind, found in states.items()
+        if kind is not Kind.TURN and all(state == "failed" for state in found)
+    ]
 
 
 def _summary(records: list[TurnRecord]) -> str:

@@ -1,28 +1,25 @@
-"""The door `/ws/conversation`: a browser (or anything that speaks its protocol) on one end, a session on the other.
+"""The route `/ws/conversation`: one websocket, from its first frame to its last, and the call that it carries.
 
-Messages are understood by `wire/conversation.py`; this module moves bytes and frees what a connection holds.
+Messages are understood by `wire/conversation.py`, audio and actions translated by `conversation_door.py`; this module
+moves frames, and frees what a connection holds however it ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from antiphon.audio.framing import ByteJoiner, pcm_to_bytes
-from antiphon.audio.streaming import StreamDecoder
-from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, AudioError, BusyError, ModelError, ProtocolError
-from antiphon.models.ports import STT_RATE_HZ, Pcm16
 from antiphon.server.calls import Calls, agent_of
+from antiphon.server.conversation_door import CallerAudio, ConversationDoor
 from antiphon.server.outbox import Outbox
 from antiphon.server.security import origin_allowed
-from antiphon.session.door import DoorAudio
+from antiphon.session.runners import Agent
 from antiphon.session.session import Session
 from antiphon.wire import conversation as wire
 
@@ -30,86 +27,16 @@ log = logging.getLogger(__name__)
 router = APIRouter()
 
 _START_PATIENCE_S = 0.25
-"""A client that names extensions does so at once; an older one never does."""
-_CLOSE_POLICY, _CLOSE_TOO_BIG, _CLOSE_BUSY = 1008, 1009, 1013
+"""A client that knows `start` sends it at once; an older one never does, and waits for `connected`."""
+_LAST_WORDS_S = 10.0
+"""For what is in the outbox when the call ends."""
+_CLOSE_S = 2.0
 _MAX_ERRORS = 50
 """A client that sends this many senseless messages is shown the door."""
-
-
-class ConversationDoor:
-    """Translates for one client. Never blocks: everything goes to the outbox."""
-
-    def __init__(self, outbox: Outbox, start: wire.Start) -> None:
-        self.audio = DoorAudio(rate_hz=wire.OUTPUT_RATE_HZ)
-        self._outbox = outbox
-        self._encoder = wire.Encoder(frozenset(start.extensions) & frozenset(wire.EXTENSIONS))
-
-    def notice(self, action: act.Action) -> None:
-        for frame in self._encoder.encode(action):
-            self._outbox.put(frame)
-
-    def send_audio(self, reply: str, pcm: Pcm16) -> None:
-        begin = self._encoder.audio_start(reply)
-        if begin is not None:
-            self._outbox.put(begin)
-        self._outbox.put(pcm_to_bytes(pcm), reply)
-
-    def drop_audio(self, reply: str) -> None:
-        frame = self._encoder.clear()
-        if frame is not None:
-            self._outbox.purge(reply)
-            self._outbox.put(frame)
-
-    def hang_up(self, reason: str) -> None:
-        self._outbox.close()
-
-
-class CallerAudio:
-    """The client's binary frames -> PCM for the session: raw samples directly, containers through a decoder thread."""
-
-    def __init__(self, session: Session, outbox: Outbox, start: wire.Start) -> None:
-        self._session = session
-        self._outbox = outbox
-        self._rate_hz = start.rate
-        self._joiner: ByteJoiner | None = None
-        self._decoder: StreamDecoder | None = None
-        self._loop = asyncio.get_running_loop()
-        if start.format == "pcm_s16le":
-            self._joiner = ByteJoiner("s16le")
-        elif start.format == "pcm_f32le":
-            self._joiner = ByteJoiner("f32le")
-
-    def feed(self, data: bytes) -> None:
-        """Raises AudioError, to be told to the client."""
-        if self._joiner is not None:
-            self._session.feed_audio(self._joiner.feed(data), self._rate_hz)
-            return
-        if self._decoder is None:
-            self._decoder = StreamDecoder(self._on_audio, self._on_error)
-        self._decoder.feed(data)
-
-    async def close(self) -> None:
-        if self._decoder is not None:
-            # Waits for a thread that may be in the middle of a packet: not on the event loop.
-            await asyncio.to_thread(self._decoder.close)
-
-    def _on_audio(self, pcm: Pcm16) -> None:
-        self._call_soon(lambda: self._session.feed_audio(pcm, STT_RATE_HZ))
-
-    def _on_error(self, error: AudioError) -> None:
-        self._call_soon(lambda: self._outbox.put(wire.error(str(error))))
-
-    def _call_soon(self, step: Callable[[], None]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(step)
-
-
-def _policy_for(start: wire.Start, policy: Policy) -> Policy:
-    return replace(
-        policy,
-        client_can_clear="clear" in start.extensions,
-        client_reports_played="played" in start.extensions,
-    )
+_CLOSE_NORMAL, _CLOSE_POLICY, _CLOSE_BUSY = 1000, 1008, 1013
+_MAX_REASON_BYTES = 123
+_GONE = (WebSocketDisconnect, TimeoutError, OSError, RuntimeError)
+"""What Starlette and uvicorn raise when one sends to a connection that is no more."""
 
 
 @router.websocket("/ws/conversation")
@@ -117,17 +44,10 @@ async def conversation(socket: WebSocket) -> None:
     """The talk protocol; see docs/protocols/conversation.md."""
     calls: Calls = socket.app.state.calls
     if not origin_allowed(socket.headers, calls.settings.server.cors_origins):
-        await socket.close(
-            _CLOSE_POLICY, "this origin is not allowed; add it to server.cors_origins"
-        )
+        reason = "this origin is not allowed; add it to server.cors_origins"
+        await socket.close(_CLOSE_POLICY, reason)
         return
     await socket.accept()
-    try:
-        calls.check_room()
-    except (BusyError, ModelError) as error:
-        await socket.send_text(wire.error(str(error)))
-        await socket.close(_CLOSE_BUSY, str(error)[:120])
-        return
     await Connection(socket, calls).serve()
 
 
@@ -137,46 +57,54 @@ class Connection:
     def __init__(self, socket: WebSocket, calls: Calls) -> None:
         self._socket = socket
         self._calls = calls
-        self._session: Session | None = None
         self._outbox = Outbox(calls.settings.server.max_outbox_bytes, self._on_stuck)
+        self._door = ConversationDoor(self._outbox)
+        self._session: Session | None = None
+        self._audio: CallerAudio | None = None
+        self._started = False
+        """`start` has come."""
+        self._disconnected = False
         self._errors = 0
-
-    def _on_stuck(self) -> None:
-        if self._session is not None:
-            self._session.post(ev.HungUp("the client stopped reading"))
+        self._close_code, self._close_reason = _CLOSE_NORMAL, ""
 
     async def serve(self) -> None:
-        calls, query = self._calls, self._socket.query_params
-        session_id = ""
-        first: str | bytes | None = None
-        start = _start_from_query(dict(query))
         try:
-            first = await self._first_message()
-            asked = self._decode(first) if isinstance(first, str) else None
-            if isinstance(asked, wire.Start):
-                start, first = asked, None
-            door = ConversationDoor(self._outbox, start)
-            agent = agent_of(calls.settings)
-            agent = replace(
-                agent, voice=start.voice or agent.voice, language=start.language or agent.language
-            )
-            async with calls.open(
-                door, lambda policy: _policy_for(start, policy), agent
-            ) as session:
-                self._session, session_id = session, session.call_id
-                if start.extensions:
-                    self._outbox.put(
-                        wire.started(session_id, frozenset(start.extensions) & set(wire.EXTENSIONS))
-                    )
-                else:
-                    self._outbox.put(wire.connected(session_id))
-                await self._converse(session, start, first)
-        except (WebSocketDisconnect, TimeoutError, OSError, RuntimeError):
-            log.info("call %s: the client is gone", session_id)
-        except AntiphonError as error:
-            await self._say_last(wire.error(str(error)))
+            self._calls.check_room()
+            await self._call()
+        except (BusyError, ModelError) as error:
+            await self._refuse(error)
         finally:
             await self._close_socket()
+
+    async def _call(self) -> None:
+        start, problem = self._start_from_url()
+        first = await self._first_message()
+        if self._disconnected:
+            return
+        if isinstance(first, str) and (asked := _as_start(first)) is not None:
+            start, first, self._started = asked, None, True
+        self._door.use(wire.agreed(start))
+        async with self._calls.open(
+            self._door,
+            lambda policy: _policy_for(start, policy),
+            _agent_for(start, agent_of(self._calls.settings)),
+        ) as session:
+            self._session, self._audio = session, CallerAudio(session, self._complain)
+            self._audio.use(start)
+            self._welcome(start, session)
+            if problem:
+                self._complain(problem)
+            try:
+                await self._converse(session, start, first)
+            finally:
+                await self._audio.close()
+
+    def _start_from_url(self) -> tuple[wire.Start, str]:
+        """-> what the URL says, and what is wrong with it."""
+        try:
+            return wire.start_from_query(self._socket.query_params), ""
+        except ProtocolError as error:
+            return wire.Start(), str(error)
 
     async def _first_message(self) -> str | bytes | None:
         try:
@@ -185,106 +113,151 @@ class Connection:
         except TimeoutError:
             return None
 
+    def _welcome(self, start: wire.Start, session: Session) -> None:
+        if start.extensions:
+            self._outbox.put(wire.started(session.call_id, wire.agreed(start)))
+        else:
+            self._outbox.put(wire.connected(session.call_id))
+
     async def _converse(
         self, session: Session, start: wire.Start, first: str | bytes | None
     ) -> None:
-        """Everything that lives as long as the call, in one task group; the first to end ends the others."""
-        audio = CallerAudio(session, self._outbox, start)
+        """Everything that lives as long as the call, in one task group."""
 
         async def read() -> None:
             message = first if first is not None else await self._receive()
             while message is not None:
-                self._take(message, session, audio)
+                self._take(message)
                 message = await self._receive()
             session.post(ev.HungUp())
 
-        async def talk() -> None:
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(read())
+            writer = group.create_task(self._write(session))
             await session.run(greet=start.greeting, max_s=self._calls.settings.server.max_call_s)
+            reader.cancel()
             self._outbox.close()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                reader = group.create_task(read())
-                group.create_task(self._write(session))
-                await talk()
-                reader.cancel()
-        except* (WebSocketDisconnect, TimeoutError, OSError, RuntimeError) as gone:
-            log.info("call %s: connection lost: %s", session.call_id, gone.exceptions[0])
-        finally:
-            await audio.close()
+            await asyncio.wait([writer], timeout=_LAST_WORDS_S)
+            writer.cancel()
 
     async def _write(self, session: Session) -> None:
         try:
             await self._outbox.drain(self._socket)
-        except (WebSocketDisconnect, TimeoutError, OSError, RuntimeError):
+        except _GONE as gone:
+            log.info(
+                "call %s: the client is gone: %s", session.call_id, gone or type(gone).__name__
+            )
             self._outbox.abort()
             session.post(ev.HungUp("the client is gone"))
 
     async def _receive(self) -> str | bytes | None:
         """The next frame; None once the client has disconnected, and never read after that."""
+        if self._disconnected:
+            return None
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
+            self._disconnected = True
             return None
         text: str | None = message.get("text")
         data: bytes | None = message.get("bytes")
         return text if text is not None else data
 
-    def _decode(self, text: str) -> wire.Incoming | None:
+    # -- what the client says -------------------------------------------------------------------
+
+    def _take(self, message: str | bytes) -> None:
+        assert self._audio is not None
         try:
-            return wire.decode(text)
-        except ProtocolError as error:
+            if isinstance(message, bytes):
+                self._audio.feed(message)
+            else:
+                self._obey(wire.decode(message))
+        except (AudioError, ProtocolError) as error:
             self._complain(str(error))
-            return None
+
+    def _obey(self, message: wire.Incoming) -> None:
+        assert self._session is not None
+        match message:
+            case wire.Ping():
+                self._outbox.put(wire.frame("pong"))
+            case wire.PlayedReport(reply=reply, ms=ms):
+                self._session.post(ev.Played(reply, ms))
+            case wire.Text(text=text):
+                self._session.post(ev.Typed(text))
+            case wire.Stop() | wire.EndConversation():
+                self._session.post(ev.HungUp())
+            case wire.SetLevel():
+                pass
+            case wire.Start():
+                self._start_late(message, self._session)
+
+    def _start_late(self, start: wire.Start, session: Session) -> None:
+        """The client's `start` was longer on its way than we waited: the call has begun without it.
+
+        Raises ProtocolError when it comes twice, or after audio.
+        """
+        assert self._audio is not None
+        if self._started or self._audio.came:
+            raise ProtocolError(
+                "`start` must come once, before any audio; open a new connection to change it"
+            )
+        self._started = True
+        self._door.use(wire.agreed(start))
+        self._audio.use(start)
+        session.agent = _agent_for(start, session.agent)
+        session.post(ev.Configure(_policy_for(start, session.conversation.policy)))
+        self._welcome(start, session)
+        if not start.greeting:
+            session.post(ev.CancelReply())
 
     def _complain(self, message: str) -> None:
         self._errors += 1
         self._outbox.put(wire.error(message))
         if self._errors >= _MAX_ERRORS and self._session is not None:
-            self._session.post(ev.HungUp("too many senseless messages"))
+            self._close_code, self._close_reason = _CLOSE_POLICY, "too many senseless messages"
+            self._session.post(ev.HungUp(self._close_reason))
 
-    def _take(self, message: str | bytes, session: Session, audio: CallerAudio) -> None:
-        if isinstance(message, bytes):
-            try:
-                audio.feed(message)
-            except AudioError as error:
-                self._complain(str(error))
-            return
-        incoming = self._decode(message)
-        match incoming:
-            case wire.Ping():
-                self._outbox.put(wire.frame("pong"))
-            case wire.PlayedReport(reply=reply, ms=ms):
-                session.post(ev.Played(reply, ms))
-            case wire.Text(text=text):
-                session.post(ev.Typed(text))
-            case wire.Stop() | wire.EndConversation():
-                session.post(ev.HungUp())
-            case wire.SetLevel():
-                pass
-            case wire.Start():
-                self._complain(
-                    "`start` must be the first message; open a new connection to change it"
-                )
+    # -- the end --------------------------------------------------------------------------------
 
-    async def _say_last(self, frame: str) -> None:
+    def _on_stuck(self) -> None:
+        if self._session is not None:
+            self._session.post(ev.HungUp("the client stopped reading"))
+
+    async def _refuse(self, error: AntiphonError) -> None:
+        reason = str(error).encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self._close_code, self._close_reason = _CLOSE_BUSY, reason
         try:
-            async with asyncio.timeout(2):
-                await self._socket.send_text(frame)
-        except (WebSocketDisconnect, TimeoutError, OSError, RuntimeError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._socket.send_text(wire.error(str(error)))
+        except _GONE:
             pass
 
     async def _close_socket(self) -> None:
         try:
-            async with asyncio.timeout(2):
-                await self._socket.close()
-        except (WebSocketDisconnect, TimeoutError, OSError, RuntimeError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._socket.close(self._close_code, self._close_reason)
+        except _GONE:
             pass  # closed already
 
 
-def _start_from_query(query: dict[str, str]) -> wire.Start:
-    """Older clients announce raw audio in the URL: `?format=pcm_s16le&rate=16000`."""
-    rate = query.get("rate") or query.get("sample_rate") or ""
-    fmt = query.get("format", "pcm_s16le" if rate else "auto")
-    if not (rate.isdigit() or not rate) or fmt not in wire.FORMATS:
-        return wire.Start()
-    return wire.Start(format=fmt, rate=min(max(int(rate or 16_000), 4_000), 192_000))
+def _as_start(text: str) -> wire.Start | None:
+    """The message, if it is a `start` without fault; any other is read again, and complained about, in the call."""
+    try:
+        message = wire.decode(text)
+    except ProtocolError:
+        return None
+    return message if isinstance(message, wire.Start) else None
+
+
+def _policy_for(start: wire.Start, policy: Policy) -> Policy:
+    extensions = wire.agreed(start)
+    return replace(
+        policy,
+        client_can_clear="clear" in extensions,
+        client_reports_played="played" in extensions,
+    )
+
+
+def _agent_for(start: wire.Start, agent: Agent) -> Agent:
+    return replace(
+        agent, voice=start.voice or agent.voice, language=start.language or agent.language
+    )

@@ -9,22 +9,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, HTTPException, Request, Response, UploadFile
 
 from antiphon.audio.containers import decode_file
-from antiphon.audio.encoding import encode_file
-from antiphon.errors import AntiphonError, AudioError, BusyError
+from antiphon.audio.encoding import CONTENT_TYPES, encode_file
+from antiphon.errors import AntiphonError, AudioError, BusyError, suggest
 from antiphon.server.calls import Calls, agent_of
 from antiphon.session.oneshot import Answer, answer
 
 router = APIRouter(prefix="/v1", tags=["speech"])
 
-CONTENT_TYPES = {
-    "wav": "audio/wav",
-    "mp3": "audio/mpeg",
-    "opus": "audio/ogg",
-    "flac": "audio/flac",
-    "aac": "audio/aac",
-    "pcm": "audio/pcm",
-    "webm": "audio/webm",
-}
+_CUT = "..."
+_HEADER_BYTES = 4_000
+"""Proxies refuse longer headers; words beyond it are left out."""
 
 
 @router.post(
@@ -41,8 +35,10 @@ async def speech_to_speech(
     """The answer's audio; transcript, reply and timings are in the header `X-Antiphon-Result` (JSON, ASCII)."""
     calls: Calls = request.app.state.calls
     if response_format not in CONTENT_TYPES:
-        known = ", ".join(CONTENT_TYPES)
-        raise HTTPException(400, f"unknown response_format {response_format!r}; known: {known}")
+        wrong = response_format[:40]
+        raise HTTPException(
+            400, f"unknown response_format {wrong!r}{suggest(wrong, CONTENT_TYPES)}"
+        )
     try:
         with calls.file_place():
             result = await _answer_upload(calls, file)
@@ -55,31 +51,40 @@ async def speech_to_speech(
         raise HTTPException(400, str(error)) from None
     except AntiphonError as error:
         raise HTTPException(503, str(error)) from None
-    facts = json.dumps(result_fields(result, len(encoded)), ensure_ascii=True)
     return Response(
         encoded,
         media_type=CONTENT_TYPES[response_format],
-        headers={"X-Antiphon-Result": facts},
+        headers={"X-Antiphon-Result": _header(result_fields(result, len(encoded)))},
     )
 
 
 async def _answer_upload(calls: Calls, file: UploadFile) -> Answer:
-    limits = calls.settings.server
-    data = await file.read(limits.max_upload_bytes + 1)
-    if len(data) > limits.max_upload_bytes:
-        raise AudioError(f"the file is larger than {limits.max_upload_bytes >> 20} MiB; send less")
-    decoded = await asyncio.to_thread(decode_file, data, max_duration_s=limits.max_file_s)
+    if not file.size:
+        raise AudioError("the audio file is empty; send a recording")
+    limit_s = calls.settings.server.max_file_s
+    decoded = await asyncio.to_thread(decode_file, file.file, max_duration_s=limit_s)
     agent, policy = agent_of(calls.settings), calls.settings.conversation
     return await answer(calls.models, decoded.pcm, policy, agent)
 
 
-def result_fields(result: Answer, encoded_bytes: int) -> dict[str, Any]:
-    """What `antiphon run --json` and the HTTP header say of an answer."""
+def result_fields(result: Answer, encoded_bytes: int, output: str = "") -> dict[str, Any]:
+    """What `antiphon run --json` and the HTTP header say of an answer. `output`: the file it is in, if any."""
     plain_bytes = 2 * len(result.pcm)
     return {
         "transcript": result.transcript,
         "reply": result.reply,
+        **({"output": output} if output else {}),
         "audio_s": round(len(result.pcm) / result.rate_hz, 2),
         "compression_ratio": round(plain_bytes / encoded_bytes, 2) if encoded_bytes else 0.0,
         "timings_ms": result.timings_ms,
     }
+
+
+def _header(fields: dict[str, Any]) -> str:
+    """JSON in ASCII. Texts are cut, the longer one first, until it is fit to be a header."""
+    shown = dict(fields)
+    while len(header := json.dumps(shown)) > _HEADER_BYTES:
+        longer = max(("transcript", "reply"), key=lambda name: len(shown[name]))
+        text = shown[longer].removesuffix(_CUT)
+        shown[longer] = text[: len(text) * 3 // 4] + _CUT
+    return header

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from antiphon.models.ports import Kind, ModelStatus
-from antiphon.server.calls import Calls
+from antiphon.server.calls import Calls, failed_kinds
 
 router = APIRouter(tags=["health"])
 
@@ -26,20 +26,31 @@ async def health() -> dict[str, Any]:
 
 @router.get("/ready")
 async def ready(request: Request, response: Response) -> dict[str, Any]:
-    """Calls can be taken: 200, else 503. Each model of each chain with its state and seconds to load."""
+    """Calls can be taken: 200, else 503. Each model of each chain with its state and seconds to load.
+
+    `status`: `ready`, `loading`, `failed` (a kind of model is left without any) or `draining` (about to end).
+    """
     calls: Calls = request.app.state.calls
     status = calls.models.status()
-    usable = calls.models.ready
-    if not usable:
+    overall = _overall(calls, status)
+    if overall != "ready":
         response.status_code = 503
     return {
-        "status": "ready" if usable else "loading",
+        "status": overall,
         "services": {_service(kind): _ready(status, kind) for kind in Kind if _chain(status, kind)},
         "models": [_describe(link, status) for link in status],
         "calls": len(calls),
         "max_calls": calls.settings.server.max_calls,
         "timestamp": _now(),
     }
+
+
+def _overall(calls: Calls, status: list[ModelStatus]) -> str:
+    if calls.draining:
+        return "draining"
+    if calls.models.ready:
+        return "ready"
+    return "failed" if failed_kinds(status) else "loading"
 
 
 def _service(kind: Kind) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from antiphon.config import Settings
+from antiphon.errors import ConfigError
 from antiphon.models.pool import ChainConfig, ModelSet
 from antiphon.models.ports import Kind, WeightSource
+from antiphon.models.registry import parse_spec, shared_registry
 
+_KIND_NAMES = frozenset({*(kind.value for kind in Kind), "asr"})
 _ENDPOINT_BACKENDS = ("openai", "ollama", "vllm", "groq", "llama-server")
 
 
@@ -21,12 +25,17 @@ def model_set(settings: Settings, weights: WeightSource) -> ModelSet:
     )
 
 
+def check_models(settings: Settings) -> None:
+    """Raises ConfigError for a model that there is not."""
+    registry = shared_registry()
+    for chain in chains(settings):
+        for spec in chain.specs:
+            registry.find(chain.kind, parse_spec(spec)[0])
+
+
 def chains(settings: Settings) -> list[ChainConfig]:
     """One chain per kind that has any models."""
     models = settings.models
-    options = {name: dict(values) for name, values in models.options.items()}
-    for name in _ENDPOINT_BACKENDS:
-        options[name] = {**_endpoint_options(settings), **options.get(name, {})}
     named = {
         Kind.VAD: models.vad,
         Kind.TURN: models.turn,
@@ -34,7 +43,26 @@ def chains(settings: Settings) -> list[ChainConfig]:
         Kind.LLM: _llm_chain(settings),
         Kind.TTS: models.tts,
     }
-    return [ChainConfig(kind, specs, options) for kind, specs in named.items() if specs]
+    return [
+        ChainConfig(kind, specs, _options(settings, kind)) for kind, specs in named.items() if specs
+    ]
+
+
+def _options(settings: Settings, kind: Kind) -> dict[str, dict[str, Any]]:
+    """Options by back end. What stands under the kind's own name goes before what is for every kind."""
+    given = settings.models.options
+    options = {name: dict(values) for name, values in given.items() if name not in _KIND_NAMES}
+    for name in _ENDPOINT_BACKENDS:
+        options[name] = {**_endpoint_options(settings), **options.get(name, {})}
+    for section in (kind.value, *(["asr"] if kind is Kind.STT else [])):
+        for name, values in given.get(section, {}).items():
+            if not isinstance(values, Mapping):
+                raise ConfigError(
+                    f"models.options.{section} takes options by back end, "
+                    f"for instance models.options.{section}.scripted; got {name} = {values!r}"
+                )
+            options[name] = {**options.get(name, {}), **values}
+    return options
 
 
 def _llm_chain(settings: Settings) -> tuple[str, ...]:

@@ -30,7 +30,10 @@ class Door(Protocol):
     audio: DoorAudio
 
     def notice(self, action: Action) -> None:
-        """Something the client may want to know. Doors ignore what their protocol has no word for."""
+        """Something the client may want to know. Doors ignore what their protocol has no word for.
+
+        `Play` comes before the audio that it starts, and says from where in the reply that is.
+        """
         ...
 
     def send_audio(self, reply: str, pcm: Pcm16) -> None:

@@ -24,6 +24,7 @@ from antiphon.session.session import Session
 
 ANSWER_RATE_HZ = 24_000
 _PIECE_S = 8
+_VAD_PATIENCE_S = 30.0
 _LEAST_SPEECH_WINDOWS = 3
 """A recording in which the VAD hears less speech than this has none."""
 
@@ -71,6 +72,7 @@ class _FileDoor:
         match action:
             case act.Fault():
                 self.faults.append(action.message)
+                self.session.post(ev.Finish("failed"))
             case act.SpeechDropped():
                 self.dropped = True
                 self.session.post(ev.Finish("nothing was said"))
@@ -107,10 +109,14 @@ class _Hearing:
             self._moved.set()
 
     async def reach(self, position_ms: int) -> None:
+        """Raises ModelError when the VAD makes no progress."""
         while self.heard_ms < position_ms:
             self._moved.clear()
-            async with asyncio.timeout(30):
-                await self._moved.wait()
+            try:
+                async with asyncio.timeout(_VAD_PATIENCE_S):
+                    await self._moved.wait()
+            except TimeoutError:
+                raise ModelError("voice activity detection hangs; restart the server") from None
 
 
 async def answer(models: ModelSet, pcm: Pcm16, policy: Policy, agent: Agent) -> Answer:
@@ -136,20 +142,24 @@ async def answer(models: ModelSet, pcm: Pcm16, policy: Policy, agent: Agent) -> 
         call_id, models, door, policy=policy, agent=agent, observers=(hearing.observe,)
     )
     door.session = session
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(session.run(greet=False))
-        try:
-            await _hear(session, pcm, hearing)
-            if hearing.speech_windows < _LEAST_SPEECH_WINDOWS:
-                raise AudioError(
-                    "nobody speaks in this recording; check the microphone and its level"
-                )
-            session.post(ev.CommitInput(session.heard_ms, reply=True))
-            await running
-        except BaseException:
-            session.post(ev.HungUp("given up"))
-            raise
+    running = asyncio.create_task(session.run(greet=False), name=f"answer {call_id}")
+    try:
+        await _hear(session, pcm, hearing)
+        _check_heard(session, hearing)
+        session.post(ev.CommitInput(session.heard_ms, reply=True))
+        await asyncio.shield(running)
+    finally:
+        session.post(ev.HungUp("given up"))
+        await running
     return _result(session, door)
+
+
+def _check_heard(session: Session, hearing: _Hearing) -> None:
+    if hearing.speech_windows >= _LEAST_SPEECH_WINDOWS:
+        return
+    if session.unscored_windows:
+        raise ModelError("voice activity detection failed on this recording; the log says why")
+    raise AudioError("nobody speaks in this recording; check the microphone and its level")
 
 
 async def _hear(session: Session, pcm: Pcm16, hearing: _Hearing) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,9 @@ class Agent:
 
 
 Post = Callable[[ev.Event], None]
+Begin = Callable[[], Coroutine[Any, Any, None]]
+"""Begun by its task: a coroutine whose task is cancelled before its first step would never be awaited."""
+Failed = Callable[[str], ev.Event | None]
 
 
 class Runners:
@@ -70,23 +74,33 @@ class Runners:
 
     # -- tasks ----------------------------------------------------------------------------------
 
-    def _start(self, owner: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, owner: str, begin: Begin, failed: Failed) -> None:
+        """`failed(reason)`: what to tell the conversation when the work does not come to its end."""
         if self._closed:
-            work.close()
             return
-        task = self._loop.create_task(work)
+        task = self._loop.create_task(self._watched(begin, failed))
         group = self._tasks.setdefault(owner, set())
         group.add(task)
         task.add_done_callback(lambda done: self._ended(owner, done))
 
+    async def _watched(self, begin: Begin, failed: Failed) -> None:
+        try:
+            await begin()
+        except AntiphonError as error:
+            self._fail(failed(str(error)))
+        except Exception:  # a bug of ours must not leave the caller waiting
+            log.exception("call %s: a model task failed", self._call_id)
+            self._fail(failed("internal error; the log says more"))
+
+    def _fail(self, event: ev.Event | None) -> None:
+        if event is not None:
+            self._post(event)
+
     def _ended(self, owner: str, task: asyncio.Task[None]) -> None:
-        group = self._tasks.get(owner)
-        if group is not None:
-            group.discard(task)
-            if not group:
-                del self._tasks[owner]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("call %s: a model task failed", self._call_id, exc_info=error)
+        group = self._tasks[owner]
+        group.discard(task)
+        if not group:
+            del self._tasks[owner]
 
     def cancel(self, owner: str) -> None:
         for task in tuple(self._tasks.get(owner, ())):
@@ -107,31 +121,30 @@ class Runners:
     # -- hearing --------------------------------------------------------------------------------
 
     def transcribe(self, action: act.Transcribe) -> None:
-        self._start(f"turn {action.turn}", self._transcribe(action))
+        turn, attempt, partial = action.turn, action.attempt, action.partial
+        self._start(
+            f"turn {turn}",
+            lambda: self._transcribe(action),
+            lambda reason: ev.TranscriptFailed(turn, attempt, reason, partial),
+        )
 
     async def _transcribe(self, action: act.Transcribe) -> None:
-        turn, attempt, partial = action.turn, action.attempt, action.partial
+        partial = action.partial
         pcm = self._audio.slice(action.start_ms, action.end_ms)
         work = self._work(_PARTIAL_SLACK_MS if partial else 0)
-        try:
-            heard = await self._models.transcribe(
-                pcm, language=self.agent.language or None, partial=partial, work=work
-            )
-        except AntiphonError as error:
-            self._post(ev.TranscriptFailed(turn, attempt, str(error), partial))
-        else:
-            self._post(ev.Transcribed(turn, attempt, heard.text.strip(), partial))
+        heard = await self._models.transcribe(
+            pcm, language=self.agent.language or None, partial=partial, work=work
+        )
+        text = heard.text.strip()
+        self._post(ev.Transcribed(action.turn, action.attempt, text, partial))
 
     def score_turn(self, action: act.ScoreTurn) -> None:
-        self._start(f"turn {action.turn}", self._score_turn(action))
+        # Without a score the silence limits decide.
+        self._start(f"turn {action.turn}", lambda: self._score_turn(action), lambda reason: None)
 
     async def _score_turn(self, action: act.ScoreTurn) -> None:
         pcm = self._audio.slice(action.start_ms, action.end_ms)
-        try:
-            probability = await self._models.predict_turn(pcm, work=self._work())
-        except AntiphonError as error:
-            log.warning("call %s: turn detector: %s", self._call_id, error)
-            return  # the silence limits stand beside it
+        probability = await self._models.predict_turn(pcm, work=self._work())
         self._post(ev.TurnScored(action.turn, action.attempt, probability))
 
     # -- answering ------------------------------------------------------------------------------
@@ -140,16 +153,22 @@ class Runners:
         owner = "warm"
         if owner not in self._tasks:  # never a queue of them: the next one covers this one
             request = self._request((*action.history, Item("", "user", action.text)), {})
-            self._start(owner, self._models.warm(request, work=self._work(_PARTIAL_SLACK_MS)))
+            work = self._work(_PARTIAL_SLACK_MS)
+            self._start(owner, lambda: self._models.warm(request, work=work), lambda reason: None)
 
     def generate(self, action: act.Generate) -> None:
-        self._start(f"reply {action.reply}", self._generate(action))
+        reply = action.reply
+        self._start(
+            f"reply {reply}",
+            lambda: self._generate(action),
+            lambda reason: ev.ReplyFailed(reply, reason),
+        )
 
     async def _generate(self, action: act.Generate) -> None:
         reply, usage, finish = action.reply, Usage(), "stop"
-        try:
-            request = self._request(action.history, dict(action.options))
-            async for delta in self._models.generate(request, work=self._work()):
+        request = self._request(action.history, dict(action.options))
+        async with aclosing(self._models.generate(request, work=self._work())) as deltas:
+            async for delta in deltas:
                 if delta.text:
                     self._post(ev.ReplyText(reply, delta.text))
                 if delta.tool_call is not None:
@@ -157,9 +176,6 @@ class Runners:
                     asked = ToolRequest(call.call_id, call.name, call.arguments)
                     self._post(ev.ReplyTool(reply, asked))
                 finish, usage = delta.finish or finish, delta.usage or usage
-        except AntiphonError as error:
-            self._post(ev.ReplyFailed(reply, str(error)))
-            return
         tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
         self._post(ev.ReplyComplete(reply, finish, *tokens))
 
@@ -178,20 +194,22 @@ class Runners:
     # -- speaking -------------------------------------------------------------------------------
 
     def speak(self, action: act.Speak) -> None:
-        self._start(f"reply {action.reply}", self._speak(action))
+        reply, clause = action.reply, action.clause
+        self._start(
+            f"reply {reply}",
+            lambda: self._speak(action),
+            lambda reason: ev.ClauseFailed(reply, clause, reason),
+        )
 
     async def _speak(self, action: act.Speak) -> None:
         reply, clause, agent = action.reply, action.clause, self.agent
         request = SpeechRequest(action.text, agent.voice, agent.language, agent.speed)
         work = self._work(_AHEAD_SLACK_MS if clause else 0)
-        try:
-            async for chunk in self._models.synthesize(request, work=work):
+        async with aclosing(self._models.synthesize(request, work=work)) as chunks:
+            async for chunk in chunks:
                 made_ms = self._outlet.add(reply, chunk.pcm, chunk.rate_hz)
                 self._post(ev.ClauseAudio(reply, clause, made_ms))
                 self._outlet.pump()
-        except AntiphonError as error:
-            self._post(ev.ClauseFailed(reply, clause, str(error)))
-            return
         self._post(ev.ClauseAudio(reply, clause, self._outlet.end_clause(reply)))
         self._post(ev.ClauseSpoken(reply, clause))
         self._outlet.pump()

@@ -35,7 +35,9 @@ class UtteranceBuffer:
             self._pcm = grown
         self._pcm[self._length : needed] = pcm
         self._length = needed
-        if self._length > self._max:
+        if (
+            self._length > self._max + self.rate_hz
+        ):  # by the second: each drop copies all that is kept
             self._drop(self._length - self._max)
 
     def trim(self, before_ms: int) -> None:

@@ -12,20 +12,24 @@ agent's policy behaves, and the source of the golden traces.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core import trace
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
+from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
 
 WINDOW_MS = 32
 _WORD_MS = 300
 _SEND_MS = 100
 _LEAD_MS = 200
+
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Delays:
     first_token: int = 110
     token: int = 15
     speak: int = 60
+    tool: int = 400
 
 
 @dataclass(slots=True)
@@ -66,25 +71,31 @@ class World:
     policy: Policy = field(default_factory=Policy)
     delays: Delays = field(default_factory=Delays)
     reply: Callable[[str], str] = lambda words: f"You said: {words}."
+    """The latest user text -> what the language model answers."""
+    calls: Callable[[tuple[Item, ...]], Sequence[ToolRequest]] = lambda history: ()
+    """History -> function calls that the language model asks for after its words."""
     finished: Callable[[str], float] = lambda words: 0.9
     """Words so far -> what the turn detector says."""
     fail: dict[str, int] = field(default_factory=dict)
     """Action name -> how many of them fail before they work again."""
+    fail_after_words: int = 0
+    """A failing `Generate` says so many words first."""
     reports: bool = False
     """The caller's client reports what it has played."""
+    paced: bool = True
+    """The agent's audio leaves in real time; False: as fast as it is made."""
     now_ms: int = 0
-    audio_from_ms: int = 0
     log: list[tuple[int, act.Action]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    heard: list[str] = field(default_factory=list)
+    """The call's trace."""
     _speech: list[Speech] = field(default_factory=list)
     _queue: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
     _sequence: int = 0
-    _sending: str = ""
     _sent_ms: int = 0
+    _outlet: int = 0
+    """Counts Play, Pause and Silence: audio in flight of an earlier one is no longer sent."""
     _conversation: Conversation | None = None
     _dead: set[str] = field(default_factory=set)
-    _durations: dict[str, int] = field(default_factory=dict)
     _hung: set[str] = field(default_factory=set)
 
     # -- the script -----------------------------------------------------------------------------
@@ -95,7 +106,7 @@ class World:
 
     def at(self, at_ms: int, event: ev.Event) -> None:
         """Something else happens."""
-        self._schedule(at_ms, lambda: self.feed(event))
+        self._schedule(at_ms, lambda: self._feed(event))
 
     def hang(self, action: str) -> None:
         """From now on results of this kind of action never come."""
@@ -132,9 +143,15 @@ class World:
             step()
         return self
 
-    def feed(self, event: ev.Event) -> None:
+    def feed(self, event: ev.Event) -> list[act.Action]:
+        """This event, now -> what the conversation answered."""
         out = self.conversation.handle(event, self.now_ms)
         self._record(event, out)
+        return out
+
+    def _feed(self, event: ev.Event) -> None:
+        if self.floor is not Floor.ENDED:
+            self.feed(event)
 
     def _record(self, event: ev.Event | None, out: list[act.Action]) -> None:
         if out or event is not None:
@@ -145,7 +162,11 @@ class World:
 
     # -- results --------------------------------------------------------------------------------
 
-    def actions(self, kind: type) -> list[act.Action]:
+    @property
+    def floor(self) -> Floor:
+        return self.conversation.floor
+
+    def actions(self, kind: type[A]) -> list[A]:
         return [a for _, a in self.log if isinstance(a, kind)]
 
     def when(self, kind: type) -> list[int]:
@@ -156,6 +177,7 @@ class World:
         return [a.heard for _, a in self.log if isinstance(a, act.ReplyEnded)]
 
     def transcript(self) -> list[tuple[str, str]]:
+        """(role, text) of everything the language model is told."""
         return [(i.role, i.text) for i in self.conversation.history.snapshot()]
 
     # -- the world's parts ----------------------------------------------------------------------
@@ -172,13 +194,14 @@ class World:
         self._schedule(self.now_ms + delay_ms, step)
 
     def _window(self) -> None:
-        end_ms = self.now_ms - self.audio_from_ms
-        middle = end_ms - WINDOW_MS // 2
+        middle_ms = self.now_ms - WINDOW_MS // 2
         loud = [
-            s.probability for s in self._speech if s.start_ms <= middle < s.start_ms + s.duration_ms
+            s.probability
+            for s in self._speech
+            if s.start_ms <= middle_ms < s.start_ms + s.duration_ms
         ]
         self._schedule(self.now_ms + WINDOW_MS, self._window)
-        self.feed(ev.VadScored(max(loud, default=0.02), end_ms))
+        self.feed(ev.VadScored(max(loud, default=0.02), self.now_ms))
 
     def _words(self, from_ms: int, to_ms: int) -> str:
         return " ".join(filter(None, (s.until(from_ms, to_ms) for s in self._speech)))
@@ -189,8 +212,7 @@ class World:
         return left > 0
 
     def _perform(self, action: act.Action) -> None:
-        name = type(action).__name__
-        if name in self._hung:
+        if type(action).__name__ in self._hung:
             return
         match action:
             case act.Transcribe():
@@ -202,13 +224,19 @@ class World:
                 self._generate(action)
             case act.Speak():
                 self._speak(action)
+            case act.RunTool():
+                result = ev.ToolReturned(action.call.call_id, f"result of {action.call.name}")
+                self._later(self.delays.tool, result)
             case act.Abandon():
                 self._dead.add(action.reply)
             case act.Play():
-                self._sending, self._sent_ms = action.reply, action.from_ms
-                self._send(action.reply, self.now_ms)
+                self._outlet += 1
+                self._sent_ms = action.from_ms
+                outlet = self._outlet
+                # Like the session's: never in the middle of the event that asked for it.
+                self._schedule(self.now_ms, lambda: self._send(action.reply, outlet))
             case act.Pause() | act.Silence():
-                self._sending = ""
+                self._outlet += 1
 
     def _transcribe(self, action: act.Transcribe) -> None:
         a = action
@@ -219,40 +247,45 @@ class World:
         self._later(self.delays.transcribe, ev.Transcribed(a.turn, a.attempt, text, a.partial))
 
     def _generate(self, action: act.Generate) -> None:
-        if self._fails("Generate"):
-            self._later(50, ev.ReplyFailed(action.reply, "scripted failure"), action.reply)
-            return
+        reply, delay_ms = action.reply, self.delays.first_token
         asked = next((i.text for i in reversed(action.history) if i.role == "user"), "")
         words = self.reply(asked).split()
+        fails = self._fails("Generate")
+        if fails:
+            words = words[: self.fail_after_words]
         for index, word in enumerate(words):
-            delay_ms = self.delays.first_token + index * self.delays.token
-            piece = word if index == len(words) - 1 else f"{word} "
-            self._later(delay_ms, ev.ReplyText(action.reply, piece), action.reply)
-        done_ms = self.delays.first_token + len(words) * self.delays.token
-        self._later(
-            done_ms, ev.ReplyComplete(action.reply, "stop", 20, len(words), 10), action.reply
-        )
+            piece = f"{word} " if fails or index < len(words) - 1 else word
+            self._later(delay_ms, ev.ReplyText(reply, piece), reply)
+            delay_ms += self.delays.token
+        if fails:
+            self._later(delay_ms, ev.ReplyFailed(reply, "scripted failure"), reply)
+            return
+        calls = self.calls(action.history)
+        for call in calls:
+            self._later(delay_ms, ev.ReplyTool(reply, call), reply)
+        finish = "tool_calls" if calls else "stop"
+        self._later(delay_ms, ev.ReplyComplete(reply, finish, 20, len(words), 10), reply)
 
     def _speak(self, action: act.Speak) -> None:
+        reply, clause = action.reply, action.clause
         if self._fails("Speak"):
-            failed = ev.ClauseFailed(action.reply, action.clause, "scripted failure")
-            self._later(20, failed, action.reply)
+            self._later(20, ev.ClauseFailed(reply, clause, "scripted failure"), reply)
             return
         length_ms = len(action.text.split()) * _WORD_MS
-        self._durations[action.reply] = self._durations.get(action.reply, 0) + length_ms
-        audio = ev.ClauseAudio(action.reply, action.clause, length_ms)
-        self._later(self.delays.speak, audio, action.reply)
-        self._later(self.delays.speak, ev.ClauseSpoken(action.reply, action.clause), action.reply)
+        self._later(self.delays.speak, ev.ClauseAudio(reply, clause, length_ms), reply)
+        self._later(self.delays.speak, ev.ClauseSpoken(reply, clause), reply)
 
-    def _send(self, reply: str, began_ms: int) -> None:
+    def _send(self, reply: str, outlet: int) -> None:
         """Audio leaves in real time with a small lead, like the session's."""
-        if self._sending != reply or reply in self._dead:
+        if outlet != self._outlet or reply in self._dead:
             return
         live = self.conversation.speaker.reply
         made_ms = live.ledger.total_ms if live is not None and live.id == reply else 0
         if self._sent_ms < made_ms:
-            self._sent_ms = min(self._sent_ms + _SEND_MS, made_ms)
+            self._sent_ms = min(self._sent_ms + _SEND_MS, made_ms) if self.paced else made_ms
             self.feed(ev.AudioSent(reply, self._sent_ms))
             if self.reports and self._sent_ms > _LEAD_MS:
                 self.feed(ev.Played(reply, self._sent_ms - _LEAD_MS))
-        self._schedule(self.now_ms + _SEND_MS, lambda: self._send(reply, began_ms))
+        elif self.reports and live is not None and live.id == reply:
+            self.feed(ev.Played(reply, made_ms))
+        self._schedule(self.now_ms + _SEND_MS, lambda: self._send(reply, outlet))

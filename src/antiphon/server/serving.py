@@ -1,0 +1,81 @@
+"""A socket, uvicorn around the application, and an orderly end. Knows no route."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from antiphon.config import Settings
+from antiphon.errors import ConfigError
+from antiphon.server.calls import Calls
+
+DRAIN_S = 5.0
+"""Calls that are on when the server is told to stop have this long to end by themselves."""
+_GRACEFUL_S = 10
+_STUCK_PEER_MS = 60_000
+"""The system drops a connection whose peer takes nothing for this long. uvicorn would wait for it for ever."""
+
+
+def listen(host: str, port: int, stuck_peer_ms: int = _STUCK_PEER_MS) -> socket.socket:
+    """A listening socket. Raises ConfigError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(AttributeError):  # Linux only; connections inherit it
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stuck_peer_ms)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {reason}; choose another with --host and --port"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but calls end before their sockets do, and being told to stop is no failure."""
+
+    def __init__(self, app: FastAPI, settings: Settings, drain_s: float = DRAIN_S) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="info" if settings.server.debug else "warning",
+            ws_max_size=settings.server.max_message_bytes,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=_GRACEFUL_S,
+            lifespan="on",
+        )
+        super().__init__(config)
+        self._fastapi = app
+        self._drain_s = drain_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more calls and let those that are on end, then close the connections."""
+        calls: Calls | None = getattr(self._fastapi.state, "calls", None)
+        if calls is not None:
+            await calls.drain(self._drain_s, lambda: self.force_exit)
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As in uvicorn, except that the signal is not raised again afterwards: it was obeyed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

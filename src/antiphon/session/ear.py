@@ -1,0 +1,152 @@
+"""The caller's audio on its way in: resampled, cut into windows, scored in order, and kept for speech to text.
+
+Bounded: `MAX_WINDOWS` wait for the voice activity model; more audio is dropped, and that is said once. Knows no turns
+and no client; what a probability means is decided by the core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from antiphon.audio.framing import Framer
+from antiphon.audio.resample import Resampler
+from antiphon.errors import AntiphonError, BusyError
+from antiphon.models.pool import ModelSet
+from antiphon.models.ports import Pcm16
+from antiphon.session.utterance import UtteranceBuffer
+
+log = logging.getLogger(__name__)
+
+MAX_WINDOWS = 4_000
+"""Two minutes of audio that came faster than it can be scored."""
+_IN_FLIGHT = 8
+"""Windows of one call at the VAD at a time, so that one call's burst does not hold up the others."""
+_RETRY_S = 0.05
+
+
+class Ear:
+    """Of one call. `on_score(probability, end_ms)` is called for every window, `on_overflow()` when audio is lost.
+
+    Raises ModelError when no VAD is loaded.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        models: ModelSet,
+        keep_ms: int,
+        on_score: Callable[[float, int], None],
+        on_overflow: Callable[[], None],
+    ) -> None:
+        """`keep_ms`: how much audio is kept for speech to text, whatever happens."""
+        vad = models.vad
+        self.rate_hz = 16_000 if 16_000 in vad.rates_hz else vad.rates_hz[0]
+        self.kept = UtteranceBuffer(self.rate_hz, keep_ms)
+        self.unscored = 0
+        """Windows for which the VAD failed. They count as silence: the call goes on without it."""
+        self._call_id = call_id
+        self._vad = vad
+        self._on_score = on_score
+        self._on_overflow = on_overflow
+        self._loop = asyncio.get_running_loop()
+        self._window = vad.window_samples(self.rate_hz)
+        self._framer = Framer(self._window)
+        self._state = vad.new_state(self.rate_hz)
+        self._resampler: Resampler | None = None
+        self._windows: deque[Pcm16] = deque()
+        self._in_flight = 0
+        self._scored = 0
+        self._overflowed = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def heard_ms(self) -> int:
+        """Audio received so far, whole windows."""
+        return self.kept.end_ms
+
+    def feed(self, pcm: Pcm16, rate_hz: int) -> None:
+        """More audio, any amount at any rate."""
+        if self._closed:
+            return
+        if self._resampler is None or self._resampler.from_hz != rate_hz:
+            self._resampler = Resampler(rate_hz, self.rate_hz)
+        for window in self._framer.feed(self._resampler.process(pcm)):
+            if len(self._windows) >= MAX_WINDOWS:
+                self._overflow()
+                break
+            self._keep(window)
+        self._submit()
+
+    def feed_silence(self, duration_ms: int) -> None:
+        """For an ear, a client that stops sending is silent."""
+        self.feed(np.zeros(duration_ms * self.rate_hz // 1000, np.int16), self.rate_hz)
+
+    def flush(self) -> None:
+        """No more audio is coming for now: fill the last window up with silence, so that nothing is left waiting."""
+        if self._resampler is not None:
+            for window in self._framer.feed(self._resampler.flush()):
+                self._keep(window)
+            self._resampler = None
+        rest = self._framer.remainder
+        self._framer.reset()
+        if len(rest):
+            last = np.zeros(self._window, np.int16)
+            last[: len(rest)] = rest
+            self._keep(last)
+        self._submit()
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._closed = True
+        self._windows.clear()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _keep(self, window: Pcm16) -> None:
+        self.kept.append(window)
+        self._windows.append(window)
+
+    def _overflow(self) -> None:
+        if not self._overflowed:
+            self._overflowed = True
+            self._on_overflow()
+
+    def _submit(self) -> None:
+        while self._windows and self._in_flight < _IN_FLIGHT and self._retry is None:
+            try:
+                self._vad.submit(self._windows[0], self._state, self._on_scored)
+            except BusyError:
+                self._retry = self._loop.call_later(_RETRY_S, self._submit_again)
+                return
+            except AntiphonError as error:
+                log.warning("call %s: voice activity: %s", self._call_id, error)
+                self._loop.call_soon(self._on_scored, math.nan)
+            self._windows.popleft()
+            self._in_flight += 1
+
+    def _submit_again(self) -> None:
+        self._retry = None
+        self._submit()
+
+    def _on_scored(self, probability: float) -> None:
+        self._in_flight -= 1
+        self._scored += 1
+        if self._closed:
+            return
+        if (
+            len(self._windows) < MAX_WINDOWS // 2
+        ):  # not at the first free place, or it would be told again and again
+            self._overflowed = False
+        if math.isnan(probability):
+            self.unscored += 1
+            probability = 0.0
+        self._on_score(probability, self._scored * self._window * 1000 // self.rate_hz)
+        self._submit()

@@ -1,0 +1,405 @@
+"""Whole calls on a real event loop, with scripted models and a door that records."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import weakref
+
+import numpy as np
+import pytest
+from tests.session.support import Call, RecordingDoor, call
+from tests.support import (
+    STORY,
+    broken_registry,
+    loaded,
+    model_set,
+    nothing_left,
+    run,
+    say,
+    until,
+)
+
+from antiphon.core import actions as act
+from antiphon.core import events as ev
+from antiphon.core import trace
+from antiphon.core.conversation import Conversation
+from antiphon.core.floor import Floor
+from antiphon.errors import ModelError
+from antiphon.models.pool import ChainConfig
+from antiphon.models.ports import Kind, SpeechRequest
+from antiphon.models.scripted import ScriptedTts, tone
+from antiphon.session import ear
+from antiphon.session.door import DoorAudio
+from antiphon.session.session import Session
+
+RATE_HZ = 16_000
+
+
+def spoken(text: str, word_ms: int = 100) -> np.ndarray:
+    """The audio that the scripted voice makes of a text."""
+    pieces = list(ScriptedTts(word_ms=word_ms).synthesize(SpeechRequest(text)))
+    return np.concatenate(pieces)
+
+
+def test_a_whole_turn() -> None:
+    async def main() -> None:
+        async with nothing_left(), call() as line:
+            line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            ended = await line.ended()
+            assert (ended.status, ended.heard, ended.unheard) == ("completed", "It is noon.", "")
+            captions = [c for c in line.door.all(act.Caption) if c.final]
+            assert [c.text for c in captions] == ["what time is it"]
+            assert "".join(w.text for w in line.door.all(act.ReplyWords)).strip() == "It is noon."
+            assert np.array_equal(line.door.heard("r1"), spoken("It is noon."))
+            assert line.floor is Floor.OPEN
+            record = line.session.records[0]
+            assert (record.user_text, record.reply_text) == ("what time is it", "It is noon.")
+            assert record.first_sent_ms is not None
+            roles = [m.role for m in line.models.backend(Kind.LLM).requests[0].messages]
+            assert roles == ["system", "user"]
+
+    run(main())
+
+
+def test_any_rate_and_any_chunks() -> None:
+    async def main() -> None:
+        async with call() as line:
+            heard = say(440, silence_ms=1200, rate_hz=44_100)
+            for at in range(0, len(heard), 331):
+                line.session.feed_audio(heard[at : at + 331], 44_100)
+            assert (await line.ended()).heard == "It is noon."
+
+    run(main())
+
+
+def test_greeting() -> None:
+    async def main() -> None:
+        async with call(greet=True, greeting="Hi there friend.") as line:
+            assert (await line.ended()).heard == "Hi there friend."
+            assert np.array_equal(line.door.heard("r1"), spoken("Hi there friend."))
+
+    run(main())
+
+
+def test_barge_in_cuts_history_at_what_was_heard() -> None:
+    async def main() -> None:
+        async with nothing_left(), call() as line:
+            line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+            await line.playing("r1", 700)
+            line.session.feed_audio(say(660, 640, silence_ms=1200), RATE_HZ)
+            ended = await line.ended()
+            assert ended.status == "cancelled"
+            assert STORY.startswith(ended.heard)
+            assert ended.unheard
+            assert line.door.dropped.count("r1") == 2  # the pause, then for good
+            assert (await line.ended(2)).heard == "You said: stop please"
+            request = line.models.backend(Kind.LLM).requests[-1]
+            assert [m.content for m in request.messages[1:]] == [
+                "tell me a story",
+                ended.heard,
+                "stop please",
+            ]
+
+    run(main())
+
+
+def test_mm_hm_does_not_interrupt_and_no_word_is_lost() -> None:
+    async def main() -> None:
+        async with nothing_left(), call() as line:
+            line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+            await line.playing("r1", 700)
+            line.session.feed_audio(say(880, 320, silence_ms=1600), RATE_HZ)
+            await until(lambda: len(line.door.plays) == 2, "it does not go on")
+            resumed, sent_before = line.door.plays[1][0], line.door.sent_ms("r1")
+            assert resumed.reply == "r1"
+            assert 0 < resumed.from_ms <= sent_before
+            ended = await line.ended()
+            assert (ended.status, ended.heard) == ("completed", STORY)
+            # Whatever was cleared came again: the client has every sample in its place.
+            assert np.array_equal(line.door.heard("r1"), spoken(STORY))
+
+    run(main())
+
+
+@pytest.mark.parametrize("lead_ms", [100, 240])
+def test_audio_leaves_with_a_small_lead(lead_ms: int) -> None:
+    async def main() -> None:
+        door = RecordingDoor(DoorAudio(rate_hz=16_000, lead_ms=lead_ms, chunk_ms=40))
+        async with call(door=door) as line:
+            line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+            await line.playing("r1", 1500)
+            began_s = door.plays[0][1]
+            for piece in door.sent:
+                end_ms = (piece.start + len(piece.pcm)) / 16
+                ahead_ms = end_ms - (piece.at_s - began_s) * 1000
+                assert ahead_ms <= lead_ms + 40, f"{ahead_ms} ms ahead"
+            assert len(door.sent) > 10
+
+    run(main())
+
+
+def test_unpaced_audio_leaves_as_it_is_made() -> None:
+    async def main() -> None:
+        door = RecordingDoor(DoorAudio(rate_hz=16_000, paced=False))
+        async with call(door=door, speak_ahead_ms=60_000) as line:
+            line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+            await until(lambda: len(door.heard("r1")) == len(spoken(STORY)))
+            assert line.session.now_ms < 4_000  # it lasts 4 s
+
+    run(main())
+
+
+def test_a_model_that_fails_in_mid_call_is_replaced() -> None:
+    async def main() -> None:
+        models = model_set(
+            ChainConfig(Kind.LLM, ("broken", "scripted")), registry=broken_registry()
+        )
+        async with nothing_left(), loaded(models), call(models) as line:
+            line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            assert (await line.ended()).heard == "You said: what time is it"
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [Kind.STT, Kind.LLM, Kind.TTS])
+def test_a_call_outlives_its_models(kind: Kind) -> None:
+    """The last of a kind fails: the client is told, and an apology is tried."""
+
+    async def main() -> None:
+        models = model_set(ChainConfig(kind, ("broken",)), registry=broken_registry())
+        async with nothing_left(), loaded(models), call(models) as line:
+            line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            await until(lambda: line.door.all(act.Fault), f"{line.door.actions}")
+            await until(lambda: line.floor is Floor.OPEN)
+            assert not line.session.ended
+            assert "told to fail" in line.door.all(act.Fault)[0].message
+            if kind is not Kind.TTS:
+                apology = await line.ended(1 if kind is Kind.STT else 2)
+                assert apology.heard.startswith("Sorry")
+
+    run(main())
+
+
+def test_a_bug_in_a_model_task_is_told() -> None:
+    class Odd:
+        """Not what the port promises."""
+
+        text = None
+
+    async def main() -> None:
+        models = model_set()
+        models.transcribe = lambda *a, **k: asyncio.sleep(0, Odd())  # type: ignore[method-assign]
+        async with loaded(models), call(models) as line:
+            line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            await until(lambda: line.door.all(act.Fault), f"{line.door.actions}")
+            assert "internal error" in line.door.all(act.Fault)[0].message
+            assert not line.session.ended
+
+    run(main())
+
+
+STAGES = (
+    Floor.OPEN,
+    Floor.CALLER,
+    Floor.DECIDING,
+    Floor.THINKING,
+    Floor.AGENT,
+    Floor.CONTESTED,
+    Floor.CLOSING,
+)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_hanging_up_frees_everything(stage: Floor) -> None:
+    slow = {"delay_ms": 150.0, "rules": {"story": STORY}}
+
+    async def main() -> None:
+        models = model_set(llm=slow, tts={"word_ms": 100, "delay_ms": 50.0})
+        session: weakref.ref[Session]
+        async with nothing_left(), loaded(models):
+            async with call(models, goodbye="Goodbye now my friend.") as line:
+                session = weakref.ref(line.session)
+                await reach(stage, line)
+                line.session.post(ev.HungUp())
+                await line.running
+                door = line.door
+            assert door.hung_up == "caller hung up"
+            assert isinstance(door.actions[-1], act.Hangup)  # final
+            del line
+        assert models.backend(Kind.LLM).released == ["call"]
+        await until(lambda: gc.collect() >= 0 and session() is None, "the session is kept alive")
+
+    run(main())
+
+
+async def reach(stage: Floor, line: Call) -> None:
+    session = line.session
+    if stage in (Floor.CALLER, Floor.DECIDING):
+        session.feed_audio(say(550, 640), RATE_HZ)
+        await until(lambda: line.floor is Floor.CALLER)
+    elif stage is Floor.CLOSING:
+        session.post(ev.Finish("enough", say_goodbye=True))
+    elif stage is not Floor.OPEN:
+        session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+    if stage is Floor.DECIDING:
+        session.feed_audio(np.zeros(1600, np.int16), RATE_HZ)
+    elif stage is Floor.CONTESTED:
+        await line.playing("r1", 300)
+        session.feed_audio(tone(880, 200, RATE_HZ), RATE_HZ)
+    await until(lambda: line.floor is stage, f"{line.floor}, not {stage}")
+
+
+def test_hanging_up_stops_the_language_model() -> None:
+    """Its lane has one place: a reply that goes on for nobody would hold up the next call."""
+
+    async def main() -> None:
+        models = model_set(llm={"rules": {"story": STORY * 50}, "piece_delay_ms": 20.0})
+        async with loaded(models):
+            async with call(models) as line:
+                line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+                await until(lambda: line.door.all(act.ReplyWords))
+            stats = models.lane_stats()["llm:scripted"]
+            assert (stats.running, stats.depth) == (0, 0)
+
+    run(main())
+
+
+def test_cancelled_twice_still_releases_its_place() -> None:
+    async def main() -> None:
+        models = model_set()
+        async with nothing_left(), loaded(models):
+            with contextlib.suppress(asyncio.CancelledError):
+                async with call(models) as line:
+                    line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+                    await line.playing()
+                    line.running.cancel()
+                    await until(lambda: line.door.hung_up)
+                    line.running.cancel()
+            await until(lambda: models.backend(Kind.LLM).released == ["call"])
+
+    run(main())
+
+
+def test_too_much_audio_at_once_is_told_once() -> None:
+    async def main() -> None:
+        async with call(min_speech_ms=100_000) as line:
+            minute = np.zeros(60 * RATE_HZ, np.int16)
+            for _ in range(4):
+                line.session.feed_audio(minute, RATE_HZ)
+            faults = [f for f in line.door.all(act.Fault) if f.code == "audio_overflow"]
+            assert len(faults) == 1
+            assert 0 <= line.session.heard_ms // 32 - ear.MAX_WINDOWS < 100
+            for _ in range(200):  # full again and again while it is worked off
+                line.session.feed_audio(np.zeros(5120, np.int16), RATE_HZ)
+                await asyncio.sleep(0)
+            assert len([f for f in line.door.all(act.Fault) if f.code == "audio_overflow"]) == 1
+
+    run(main())
+
+
+def test_a_client_that_stops_sending_has_ended_its_turn() -> None:
+    async def main() -> None:
+        async with call() as line:
+            for at in range(0, 640, 20):  # in its own rhythm, then not a sample more
+                line.session.feed_audio(say(440, 640)[at * 16 : at * 16 + 320], RATE_HZ)
+                await asyncio.sleep(0.002)
+            assert (await line.ended()).heard == "It is noon."
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["handle", "tick", "deadline", "needed_from_ms"])
+def test_a_bug_in_the_core_ends_only_its_call(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = getattr(Conversation, where)
+
+    def failing(self: Conversation, *arguments: object) -> object:
+        if self.policy.goodbye == "unlucky" and self.floor is not Floor.OPEN:
+            raise AssertionError("a bug")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Conversation, where, failing)
+
+    async def main() -> None:
+        models = model_set()
+        async with (
+            nothing_left(),
+            loaded(models),
+            call(models, goodbye="unlucky") as bad,
+            call(models) as good,
+        ):
+            for line in (bad, good):
+                line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            await bad.running
+            assert bad.door.hung_up == "error"
+            assert [f.code for f in bad.door.all(act.Fault)] == ["internal_error"]
+            assert (await good.ended()).heard == "It is noon."
+
+    run(main())
+    assert "a bug" in caplog.text
+
+
+def test_a_bug_in_a_door_ends_only_its_call() -> None:
+    class Faulty(RecordingDoor):
+        def send_audio(self, reply: str, pcm: object) -> None:
+            raise RuntimeError("a bug")
+
+    async def main() -> None:
+        async with nothing_left(), call(door=Faulty()) as line:
+            line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            await line.running
+            assert line.door.hung_up == "error"
+
+    run(main())
+
+
+def test_longest_duration() -> None:
+    async def main() -> None:
+        async with nothing_left(), call(max_s=0.1) as line:
+            await line.running
+            assert line.door.hung_up == "the call reached its longest duration"
+
+    run(main())
+
+
+def test_failing_voice_activity_does_not_end_the_call() -> None:
+    async def main() -> None:
+        models = model_set(ChainConfig(Kind.VAD, ("broken",)), registry=broken_registry())
+        async with nothing_left(), loaded(models), call(models) as line:
+            line.session.feed_audio(say(440, silence_ms=320), RATE_HZ)
+            await until(lambda: line.session.unscored_windows == 25)
+            line.session.post(ev.Typed("what time is it"))
+            assert (await line.ended()).heard == "It is noon."
+
+    run(main())
+
+
+def test_a_recorded_call_replays_without_a_difference() -> None:
+    async def main() -> list[str]:
+        async with call(trace=True, greet=True, greeting="Hello there.") as line:
+            await line.ended()
+            line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
+            await line.playing("r2", 500)
+            line.session.feed_audio(say(880, 320, silence_ms=1600), RATE_HZ)
+            await until(lambda: len(line.door.plays) == 3)
+            await line.playing("r2", 1_500)
+            line.session.feed_audio(say(660, 640, silence_ms=1600), RATE_HZ)
+            assert (await line.ended(3)).heard == "You said: stop please"
+        assert line.session.lines is not None
+        return line.session.lines
+
+    lines = run(main())
+    assert len(lines) > 100
+    assert trace.replay(lines) is None
+
+
+def test_an_unknown_vad_is_refused_before_there_is_a_call() -> None:
+    async def main() -> None:
+        with pytest.raises(ModelError, match="no vad model"):
+            async with call(model_set()):  # not loaded
+                pass
+
+    run(main())
