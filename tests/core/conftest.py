@@ -17,11 +17,11 @@ Call = Callable[..., World]
 
 @pytest.fixture
 def call() -> Iterator[Call]:
-    """`call(**policy)` -> a World without a greeting, to be given a script and run."""
+    """`call(**policy)` -> a World without a greeting and without reading ahead, to be given a script and run."""
     worlds: list[World] = []
 
     def make(**policy: Any) -> World:
-        worlds.append(World(Policy(**{"greeting": "", **policy})))
+        worlds.append(World(Policy(**{"greeting": "", "warm_prompt": False, **policy})))
         return worlds[-1]
 
     yield make

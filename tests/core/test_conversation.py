@@ -56,8 +56,21 @@ def test_captions_grow_and_become_final(call: Call) -> None:
     captions = [(a.text, a.final) for a in world.actions(act.Caption)]
     assert captions[0] == ("what", False)
     assert captions[-1] == ("what time is it", True)
-    # What is read ahead never includes the last, growing word.
-    assert [a.text for a in world.actions(act.WarmPrompt)] == ["what", "what time"]
+
+
+def test_the_prompt_is_read_ahead_but_never_the_last_growing_word(call: Call) -> None:
+    world = call(warm_prompt=True, greeting="Hello.")
+    world.speak(3_000, "what time is it", 1_200)
+    world.run(8_000)
+    warmed = [(len(a.history), a.text) for a in world.actions(act.WarmPrompt)]
+    assert warmed == [(0, ""), (1, ""), (1, "what"), (1, "what time"), (3, "")]
+
+
+def test_nothing_is_read_ahead_when_the_call_is_over(call: Call) -> None:
+    world = call(warm_prompt=True, greeting="Good morning, this is the harbour office.")
+    world.at(1_500, ev.HungUp())
+    world.run(3_000)
+    assert world.when(act.WarmPrompt) == [0]
 
 
 def test_without_guessing_nothing_is_generated_before_the_turn_is_over(call: Call) -> None:

@@ -7,7 +7,7 @@
 It decides when the caller's turn has ended, when to speculate, commit or throw away a reply, what an interruption is,
 and what the caller has heard. It knows no model, no protocol, no sample of audio and no clock. All transitions go
 through the table in `floor.py`. `turns.py` is its half that listens to the caller, `replies.py` the half that speaks,
-`commands.py` what a client may ask for by hand.
+`interruptions.py` what lies between the two, `commands.py` what a client may ask for by hand.
 """
 
 from __future__ import annotations

@@ -176,6 +176,7 @@ class Replies:
     ) -> None:
         """End the live reply now; history keeps what was heard of it. The floor is left as it is.
 
+        `silence` False: the call ends, or nothing of it was audible and the history is about to change again.
         `position_ms`: how much was heard, when the client knows better than the ledger.
         """
         reply = self.speaker.drop()
@@ -186,6 +187,8 @@ class Replies:
         if position_ms is None:
             position_ms = reply.ledger.position(now_ms)
         self._close_reply(reply, status, reason, position_ms, now_ms)
+        if silence:
+            self.warm_head()
 
     def _close_reply(
         self, reply: Reply, status: str, reason: str, position_ms: int, now_ms: int
@@ -225,7 +228,6 @@ class Replies:
         record.played_ms, record.ended_ms = position_ms, now_ms
         self.emit(act.TurnRecorded(replace(record)))
         self._c.turns.answered = None
-        self.warm_head()
 
     def warm_head(self) -> None:
         """Have all that is certain of the next prompt read while nobody waits for it."""
@@ -286,6 +288,7 @@ class Replies:
         if self._c.floor is Floor.CLOSING:
             self._c.close(now_ms)
             return
+        self.warm_head()
         self.go(Cause.REPLY_OVER, now_ms)
         if reply.failed and reply.kind not in ("apology", "prompt") and self._c.policy.apology:
             self.say("apology", self._c.policy.apology, now_ms)
