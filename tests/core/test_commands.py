@@ -253,7 +253,7 @@ def test_say(call: Call) -> None:
         (500, Floor.OPEN),
         (1_800, Floor.CALLER),
         (2_400, Floor.DECIDING),
-        (2_500, Floor.THINKING),
+        (2_470, Floor.THINKING),
         (4_000, Floor.AGENT),
         (5_200, Floor.CONTESTED),
     ],

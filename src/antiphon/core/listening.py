@@ -16,6 +16,9 @@ from antiphon.core.vad_gate import Change, VadGate
 PAUSE_MS = 64
 """Two windows of silence are credible; PERFORMANCE.md shows transcripts suffer from less."""
 
+AHEAD_REST_MS = 200
+"""Between two transcripts that are made ahead: stops within words look like silence for a window."""
+
 TURN_PROMPT_MS = 8_000
 """Turn detectors hear at most this much."""
 
@@ -49,6 +52,8 @@ class Turn:
     """Audio position of the latest partial."""
     probability: float | None = None
     scored_ms: int = 0
+    ahead_ms: int = 0
+    """Audio position of the latest attempt that was made before its pause was certain."""
     asked_ms: int = 0
     """Clock time of the latest final attempt."""
     marks: dict[int, int] = field(default_factory=dict)
@@ -138,13 +143,28 @@ class Listener:
         """A final attempt at a turn (the current one) as it stands: transcript, and does it sound finished."""
         turn = turn or self.turn
         assert turn is not None
-        turn.attempt += 1
-        turn.end_ms = max(self.gate.heard_ms if end_ms is None else end_ms, turn.from_ms)
-        turn.text, turn.probability = None, None
-        turn.asked_ms = turn.marks[turn.attempt] = now_ms
-        self._emit(Transcribe(turn.number, turn.attempt, turn.from_ms, turn.end_ms))
+        turn.asked_ms, turn.probability = now_ms, None
+        ahead = turn.ahead_ms > self.gate.voiced_until_ms and end_ms is None and not turn.forced
+        if not ahead:
+            self._ask_transcript(turn, self.gate.heard_ms if end_ms is None else end_ms, now_ms)
         if policy.use_turn_detector and not turn.forced and not turn.contested:
             self.ask_score()
+
+    def ask_ahead(self, now_ms: int) -> None:
+        """The first silent window: should it become a pause, its transcript is under way already."""
+        turn, gate = self.turn, self.gate
+        if turn is None or not gate.silence_ms or turn.ahead_ms > gate.voiced_until_ms:
+            return
+        if gate.heard_ms - turn.ahead_ms >= AHEAD_REST_MS:
+            turn.ahead_ms = turn.partial_from_ms = gate.heard_ms
+            self._ask_transcript(turn, gate.heard_ms, now_ms)
+
+    def _ask_transcript(self, turn: Turn, end_ms: int, now_ms: int) -> None:
+        turn.attempt += 1
+        turn.end_ms = max(end_ms, turn.from_ms)
+        turn.text = None
+        turn.marks[turn.attempt] = now_ms
+        self._emit(Transcribe(turn.number, turn.attempt, turn.from_ms, turn.end_ms))
 
     def ask_score(self) -> None:
         turn = self.turn
@@ -189,6 +209,7 @@ class Listener:
         turn.attempt += 1
         turn.probability = None
         turn.text = None
+        turn.ahead_ms = 0
 
     def keep_beginning(self, policy: Policy) -> None:
         """Before speech goes on: a long, already transcribed beginning is never transcribed again."""

@@ -29,6 +29,8 @@ class Policy:
     # -- end of turn --------------------------------------------------------------------------------
     speculate_after_ms: int = 64
     """Silence after which the reply is prepared, unheard, in case the turn is over. 0: never speculate."""
+    transcribe_ahead: bool = True
+    """Transcribe at the first silent window already, before the pause is credible."""
     min_silence_ms: int = 240
     """Silence that ends a turn which sounds and reads finished."""
     unsure_silence_ms: int = 700

@@ -27,7 +27,7 @@ class TraceError(ValueError):
 
 
 def header(policy: Policy) -> str:
-    return _dump({"antiphon_trace": VERSION, "policy": _differences(policy)})
+    return _dump({"antiphon_trace": VERSION, "policy": _settings(policy)})
 
 
 def line(now_ms: int, event: events.Event | None, out: list[actions.Action]) -> str:
@@ -181,10 +181,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return dataclasses.MISSING
 
 
-def _differences(policy: Policy) -> dict[str, Any]:
-    plain = Policy()
-    values = {f.name: getattr(policy, f.name) for f in dataclasses.fields(policy)}
-    return {name: value for name, value in values.items() if value != getattr(plain, name)}
+def _settings(policy: Policy) -> dict[str, Any]:
+    """All of them: a default that changes later must not change what a trace replays."""
+    return {f.name: getattr(policy, f.name) for f in dataclasses.fields(policy)}
 
 
 def _dump(value: Any) -> str:

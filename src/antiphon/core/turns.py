@@ -75,7 +75,10 @@ class Turns:
             if too_long:
                 turn.forced = True
                 self.on_pause(now_ms)
-            elif policy.partial_every_ms > 0:
+                return
+            if policy.transcribe_ahead:
+                self.listener.ask_ahead(now_ms)
+            if policy.partial_every_ms > 0:
                 self.listener.ask_partial(policy.partial_every_ms, 2 * policy.segment_ms)
         elif self._c.floor is Floor.DECIDING:
             turn.forced = turn.forced or too_long
@@ -160,6 +163,8 @@ class Turns:
         if self._c.floor is Floor.CALLER:
             self.go(Cause.PAUSE, now_ms)
             self.listener.ask(self._c.policy, now_ms)
+            if turn.text is not None:
+                self._use_transcript(turn, now_ms)
         elif self._c.floor is Floor.CONTESTED:
             self.listener.ask(self._c.policy, now_ms)
 
@@ -198,21 +203,33 @@ class Turns:
         if self._c.floor is Floor.CONTESTED:
             self._c.interruptions.decide(text, now_ms)
         elif self._c.floor is Floor.DECIDING:
-            if text and self.reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:
-                self.speculate(turn, now_ms)
-            self._decide_turn(now_ms)
+            self._use_transcript(turn, now_ms)
+        elif self._c.floor is Floor.CALLER:  # made ahead: its pause is not certain yet
+            self._show_partial(turn, text)
+
+    def _use_transcript(self, turn: Turn, now_ms: int) -> None:
+        """The caller is silent and what they said is known: prepare the reply, and see whether the turn is over."""
+        if turn.text and self.reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:
+            self.speculate(turn, now_ms)
+        self._decide_turn(now_ms)
 
     def _on_partial(self, turn: Turn, text: str, now_ms: int) -> None:
-        changed, turn.partial = text != turn.partial, text
         if self._c.floor is Floor.CONTESTED:
+            turn.partial = text
             if not self.listener.gate.paused:
                 self._c.interruptions.decide(text, now_ms)
-        elif self._c.floor is Floor.CALLER and text and changed:
-            self.emit(act.Caption(turn.item, text, final=False))
+        elif self._c.floor is Floor.CALLER and self._show_partial(turn, text):
             # The last word is still growing: what is read into the cache must not have to be taken back.
             stable = text.rpartition(" ")[0].rstrip(" .,;:!?")
             if stable and self._c.policy.warm_prompt and self.reply_wanted(turn):
                 self.emit(act.WarmPrompt(self.history.snapshot(), stable))
+
+    def _show_partial(self, turn: Turn, text: str) -> bool:
+        """-> False when there is nothing new to show."""
+        changed, turn.partial = text != turn.partial, text
+        if text and changed:
+            self.emit(act.Caption(turn.item, text, final=False))
+        return bool(text) and changed
 
     def _on_transcript_failed(self, event: ev.TranscriptFailed, now_ms: int) -> None:
         if event.turn in self.listener.detached:
@@ -225,6 +242,9 @@ class Turns:
         if event.partial:
             turn.partial_busy = False
         elif event.attempt == turn.attempt:
+            if self._c.floor is Floor.CALLER:
+                turn.ahead_ms = 0  # it is asked again when the pause is certain
+                return
             self.give_up_turn(event.reason, now_ms)
 
     def give_up_turn(self, reason: str, now_ms: int) -> None:
