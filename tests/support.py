@@ -22,7 +22,7 @@ PATIENCE_S = 6.0
 RATE_HZ = 16_000
 WORDS = {440: "what time is it", 660: "stop please", 880: "mm-hm", 550: "tell me a story"}
 """Frequency -> what the scripted speech to text hears in it."""
-STORY = " ".join(f"word{number}" for number in range(1, 41))
+STORY = " ".join(f"word{number}" for number in range(1, 27))
 OPTIONS: dict[str, dict[str, Any]] = {
     "stt": {"tones": {str(hz): words for hz, words in WORDS.items()}},
     "llm": {"rules": {"story": STORY, "time": "It is noon."}},

@@ -54,7 +54,13 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, *, wait: bool = True, drain_s: float = 0.0, narrow: bool = False, **overrides: Any
+    folder: Path,
+    *,
+    wait: bool = True,
+    drain_s: float = 0.0,
+    narrow: bool = False,
+    stuck_peer_ms: int = 60_000,
+    **overrides: Any,
 ) -> AsyncIterator[Served]:
     """`overrides`: settings as `section__name=value`. `wait`: until calls can be taken.
 
@@ -64,7 +70,7 @@ async def serving(
     ready: list[AntiphonError | None] = []
     app = create_app(chosen, NoWeights(), on_ready=ready.append)
     server = Server(app, chosen, drain_s)
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0, stuck_peer_ms)
     if narrow:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
     address = "{}:{}".format(*listener.getsockname())

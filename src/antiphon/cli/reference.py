@@ -30,7 +30,7 @@ Every setting has one name. It may be given in five places, each of which goes b
 | where | how |
 |---|---|
 | default | see the tables below |
-| file `antiphon.toml` in the working directory, or the one that `ANTIPHON_CONFIG` names | `[server]` and `port = 9000` |
+| file `antiphon.toml` in the working directory, or what `ANTIPHON_CONFIG` names | `[server]` and `port = 9000` |
 | file `.env` in the working directory | `ANTIPHON_SERVER__PORT=9000` |
 | environment | `ANTIPHON_SERVER__PORT=9000` |
 | command line | `--set server.port=9000`, for some settings an option such as `--port 9000` |
@@ -93,9 +93,9 @@ def _attribute_docs(cls: type) -> Iterator[tuple[str, str]]:
     (found,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(found, ast.ClassDef)
     for before, after in zip(found.body, found.body[1:], strict=False):
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
-            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                yield before.target.id, str(after.value.value)
+        match before, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):
+                yield name, str(text)
 
 
 def _shown(value: Any) -> str:

@@ -71,7 +71,8 @@ class Talker:
             "greeting": self.greeting,
         }
         try:
-            await self._socket.send(json.dumps(start))
+            with contextlib.suppress(ConnectionClosed):  # what it said before is more useful
+                await self._socket.send(json.dumps(start))
             self._tasks = [
                 asyncio.create_task(step()) for step in (self._listen, self._speak, self._report)
             ]

@@ -65,6 +65,8 @@ class Server(uvicorn.Server):
         if calls is not None:
             await calls.drain(self._drain_s, lambda: self.force_exit)
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the models to the end of the process
+            await self.lifespan.shutdown()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
