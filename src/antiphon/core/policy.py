@@ -44,6 +44,7 @@ class Policy:
     turn_threshold: float = 0.5
     """Turn-detector probability above which a turn sounds finished."""
     use_turn_detector: bool = True
+    """False: there is none, go by words and silence."""
     rescore_every_ms: int = 128
     """While a pause lasts and sounds unfinished, the detector is asked again this often."""
     reopen_turns: bool = True
@@ -63,6 +64,7 @@ class Policy:
     first_clause_words: int = 3
     """Words of the first clause, so that the voice starts early; 0: wait for punctuation."""
     max_clause_chars: int = 140
+    """A clause without punctuation is cut at a space before this."""
     speak_ahead_ms: int = 4_000
     """Speech synthesised beyond what has been played, at most."""
     speak_replies: bool = True
@@ -76,6 +78,7 @@ class Policy:
     barge_in_threshold: float = 0.6
     """Speech probability needed while the agent speaks: its echo is louder than a silent room."""
     barge_in_min_speech_ms: int = 96
+    """Speech shorter than this never pauses the agent."""
     barge_in_sure_ms: int = 900
     """Speech this long is an interruption whatever its words."""
     barge_in_check_ms: int = 260
@@ -91,6 +94,7 @@ class Policy:
 
     # -- when models do not answer ------------------------------------------------------------------
     transcript_timeout_ms: int = 15_000
+    """From the end of speech to its transcript; then the agent apologises."""
     reply_timeout_ms: int = 20_000
     """From the end of a turn to the first audible sound of the reply."""
     playback_grace_ms: int = 3_000
@@ -100,8 +104,11 @@ class Policy:
     greeting: str = "Hi there! What would you like to talk about?"
     """Said when a call starts; empty: wait for the caller."""
     idle_prompt: str = "Are you still there?"
+    """Said after a silence; empty: nothing."""
     goodbye: str = "I'll let you go now. Goodbye!"
+    """Said before the agent ends the call; empty: it just ends."""
     apology: str = "Sorry, something went wrong on my side. Could you say that again?"
+    """Said when a model has failed; empty: nothing."""
 
     # -- what the client can do (negotiated, not configured) ----------------------------------------
     client_can_clear: bool = False

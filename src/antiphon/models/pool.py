@@ -326,7 +326,8 @@ class ModelSet:
                 log.warning("%s did not release call %s: %s", link.title, call_id, error)
 
     def _vad_failed(self, error: ModelError, in_a_row: int) -> None:
-        log.warning("voice activity: %s", error)
+        if in_a_row <= 2:  # a broken one fails 30 times a second
+            log.warning("voice activity: %s", error)
         if in_a_row == 2:
             self._spawn(self._replace_vad(error))
 

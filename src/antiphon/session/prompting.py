@@ -15,8 +15,12 @@ from antiphon.models.ports import Message, ToolCall
 def messages(prompt: str, history: Iterable[Item]) -> tuple[Message, ...]:
     """The system prompt (left out when empty), then every item in order."""
     out: list[Message] = [Message("system", prompt)] if prompt else []
-    for item in history:
+    items = tuple(history)
+    answered = {item.call_id for item in items if item.role == "tool_result"}
+    for item in items:
         if item.role == "tool_call" and item.tool is not None:
+            if item.tool.call_id not in answered:
+                continue  # still running: endpoints refuse a call without its result
             call = ToolCall(item.tool.call_id, item.tool.name, item.tool.arguments)
             if out and out[-1].role == "assistant" and (out[-1].tool_calls or not out[-1].content):
                 last = out.pop()

@@ -71,6 +71,7 @@ class Runners:
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
         self._closed = False
+        self._tool_calls = 0
 
     # -- tasks ----------------------------------------------------------------------------------
 
@@ -173,11 +174,21 @@ class Runners:
                     self._post(ev.ReplyText(reply, delta.text))
                 if delta.tool_call is not None:
                     call = delta.tool_call
-                    asked = ToolRequest(call.call_id, call.name, call.arguments)
+                    asked = ToolRequest(self._tool_id(call.call_id), call.name, call.arguments)
                     self._post(ev.ReplyTool(reply, asked))
                 finish, usage = delta.finish or finish, delta.usage or usage
         tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
         self._post(ev.ReplyComplete(reply, finish, *tokens))
+
+    def _tool_id(self, proposed: str) -> str:
+        """Unique in the call: small models call every call `call_0`, and one id runs only once."""
+        self._tool_calls += 1
+        return f"{proposed or 'call'}-{self._tool_calls}"
+
+    def run_tool(self, action: act.RunTool) -> None:
+        """No functions are configured at the server yet; a model that asks for one is told so, and goes on."""
+        refusal = f'{{"error": "there is no function {action.call.name}"}}'
+        self._loop.call_soon(self._post, ev.ToolReturned(action.call.call_id, refusal))
 
     def _request(self, history: tuple[Item, ...], options: dict[str, Any]) -> LlmRequest:
         agent = self.agent

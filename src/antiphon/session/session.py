@@ -207,6 +207,8 @@ class Session:
                 runners.generate(action)
             case act.Speak():
                 runners.speak(action)
+            case act.RunTool():
+                runners.run_tool(action)
             case act.Abandon():
                 runners.cancel(f"reply {action.reply}")
                 self._outlet.abandon(action.reply)

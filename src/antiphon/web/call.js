@@ -179,7 +179,7 @@ export class Call {
         break;
       case "ai_audio_start":
         if (message.reply) this.#captions.nameReply(message.reply);
-        this.#player.begin(message.reply ?? null, message.sample_rate);
+        this.#player.begin(message.reply ?? null, message.sample_rate, message.from_ms ?? null);
         this.#guessFloor("agent");
         break;
       case "clear":

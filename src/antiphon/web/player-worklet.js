@@ -192,12 +192,17 @@ class Player extends AudioWorkletProcessor {
     this.port.onmessage = ({ data }) => this[data.type](data);
   }
 
-  begin({ reply, rate }) {
+  begin({ reply, rate, fromMs }) {
     const last = this.replies.at(-1);
     this.rate = rate;
     if (last && reply !== null && last.id === reply) {
       last.complete = false;
       last.cleared = false;
+      if (fromMs !== null) {
+        // The server goes on from the beginning of the word that it had cut off.
+        last.rendered = (fromMs * sampleRate) / 1000;
+        last.reported = Math.min(last.reported, last.rendered);
+      }
       return;
     }
     if (last) last.complete = true;

@@ -33,10 +33,13 @@ export class Player {
     };
   }
 
-  /** The audio that follows belongs to `reply` (null: the server names none), at `rate` Hz. */
-  begin(reply, rate) {
+  /**
+   * The audio that follows belongs to `reply` (null: the server names none), at `rate` Hz. `fromMs`: it goes on from
+   * there after a clear (null: from where it is).
+   */
+  begin(reply, rate, fromMs = null) {
     this.#measureLatency();
-    this.#node.port.postMessage({ type: "begin", reply, rate });
+    this.#node.port.postMessage({ type: "begin", reply, rate, fromMs });
   }
 
   /** @param {ArrayBuffer} pcm s16le mono; it is handed over, not copied */
