@@ -112,6 +112,15 @@ class ModelsSettings(Section):
             yield name, hide_secrets(value) if name == "options" else value
 
 
+class AudioSettings(Section):
+    denoise: int = Field(
+        0,
+        ge=0,
+        le=4,
+        description="Noise suppression before listening: 0 off, 2 is best for speech to text. Extra `denoise`.",
+    )
+
+
 class LlmEndpoint(Section):
     """The OpenAI-compatible endpoint, for the chain entries `openai`, `ollama`, `vllm`, `groq`."""
 
@@ -152,6 +161,10 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     endpoint: LlmEndpoint = LlmEndpoint()
     conversation: Annotated[Policy, AfterValidator(_check_policy)] = Policy()
+    audio: AudioSettings = AudioSettings()
+    trace_text: bool = Field(
+        False, description="Keep words in traces; otherwise they are replaced."
+    )
     trace_dir: Path | None = Field(None, description="Record every call's events here.")
 
     config_file: ClassVar[Path | None] = None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tests.core.test_properties import AnyCall
 
 from antiphon.core import barge_in, endpointing, trace
 from antiphon.core import events as ev
@@ -16,7 +17,6 @@ from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
 from antiphon.core.trace_redact import Pseudonyms, redact
 from antiphon.testing.world import World
-from tests.core.test_properties import AnyCall
 
 TRACES = Path(__file__).parent.parent / "traces"
 SECRETS = "Anna Schmidt lives at 12 Elm Street, card 4929 1234."
@@ -102,7 +102,9 @@ def test_nothing_that_was_said_is_left() -> None:
     redacted = redact(lines)
     assert trace.replay(redacted) is None
     text = "\n".join(redacted)
-    assert not re.search("(?i)anna|schmidt|oslo|harriet|4929|elm|street|result of|instruct.*ask", text)
+    assert not re.search(
+        "(?i)anna|schmidt|oslo|harriet|4929|elm|street|result of|instruct.*ask", text
+    )
     assert "lookup" in text
     assert text.count("Caption") == "\n".join(lines).count("Caption")
 

@@ -6,11 +6,6 @@ import asyncio
 import json
 import os
 import platform
-import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +17,23 @@ app = typer.Typer(no_args_is_help=True, help="Measure latency and capacity; resu
 @app.callback()
 def bench() -> None:
     """Measure latency and capacity; results are JSON."""
+
+
+@app.command("vad")
+def vad(
+    sentences: Annotated[int, typer.Option(help="Sentences to speak.", min=1, max=24)] = 20,
+    output: Annotated[Path | None, typer.Option("-o", help="Write the JSON here as well.")] = None,
+    as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
+) -> None:
+    """Compare voice activity detectors on speech in noise."""
+    from antiphon.cli.settings import weight_store
+    from antiphon.client import vad_bench
+
+    result = vad_bench.run(weight_store(), sentences)
+    text = json.dumps(result, indent=2)
+    if output is not None:
+        output.write_text(text + "\n")
+    typer.echo(vad_bench.table(result) if as_table else text)
 
 
 @app.command("turn")
@@ -38,10 +50,11 @@ def turn(
     """Ask questions aloud in real time, and measure how long the answers take to be heard."""
     from antiphon.cli.settings import weight_store
     from antiphon.client import turn_bench
+    from antiphon.client.local_server import server_for
 
     questions = turn_bench.speak_questions(weight_store(), turns)
     memory: dict[str, float | None] = {}
-    with _server(url, sets or []) as (address, pid):
+    with server_for(url, sets or []) as (address, pid):
 
         def on_turn(index: int, done: turn_bench.Turn) -> None:
             delay = done.voice_to_voice_ms
@@ -64,53 +77,6 @@ def turn(
     if output is not None:
         output.write_text(text + "\n")
     typer.echo(text)
-
-
-@contextmanager
-def _server(url: str | None, sets: list[str]) -> Iterator[tuple[str, int | None]]:
-    """The server under test: a running one, or one of our own on a free port, ended by its id."""
-    if url is not None:
-        yield url, None
-        return
-    command = [sys.executable, "-m", "antiphon", "serve", "--port", "0"]
-    for item in sets:
-        command += ["--set", item]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        yield f"ws://127.0.0.1:{_wait_for_port(process)}/ws/conversation", process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for_port(process: subprocess.Popen[str]) -> int:
-    from antiphon.errors import ModelError
-
-    assert process.stderr is not None
-    last = ""
-    for line in process.stderr:
-        ready = re.search(r"http://[^ ]*:(\d+)", line)
-        if ready:
-            _read_on(process)
-            return int(ready[1])
-        last = line.strip() or last
-    raise ModelError(f"the server did not start: {last}")
-
-
-def _read_on(process: subprocess.Popen[str]) -> None:
-    """A pipe that nobody reads would block the server's log."""
-    import threading
-
-    def read() -> None:
-        assert process.stderr is not None
-        for _ in process.stderr:
-            pass
-
-    threading.Thread(target=read, name="server log", daemon=True).start()
 
 
 def _processor() -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from antiphon.cli import bench, models, run, serve
+from antiphon.cli import bench, doctor, models, replay, report, run, serve, talk
 from antiphon.errors import AntiphonError
 
 app = typer.Typer(
@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("run")(run.run)
+app.command("talk")(talk.talk)
+app.command("report")(report.report)
+app.command("replay")(replay.replay)
+app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 

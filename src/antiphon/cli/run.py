@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from antiphon.errors import AudioError
 
 if TYPE_CHECKING:
     from antiphon.models.ports import ModelStatus
@@ -34,6 +30,7 @@ def run(
     """Answer a spoken question in a file with a spoken answer in a file."""
     from antiphon.audio.containers import decode_file
     from antiphon.audio.encoding import encode_file, format_of
+    from antiphon.cli.files import check_place, write_whole
     from antiphon.cli.settings import quiet_log, settings_with, weight_store
     from antiphon.local import Engine
     from antiphon.server.files import result_fields
@@ -41,7 +38,7 @@ def run(
 
     # Whatever can be wrong is found out before models are loaded.
     fmt = format_of(output)
-    _check_place(output)
+    check_place(output)
     settings = settings_with(sets or [])
     check_models(settings)
     quiet_log(settings.server.debug)
@@ -50,7 +47,7 @@ def run(
         answer = engine.answer_pcm(heard.pcm)
         _tell_fallbacks(engine.status())
     encoded = encode_file(answer.pcm, answer.rate_hz, fmt, bitrate)
-    _write_whole(output, encoded)
+    write_whole(output, encoded)
     fields = result_fields(answer, len(encoded), str(output))
     if as_json:
         typer.echo(json.dumps(fields, ensure_ascii=False, indent=2))
@@ -60,30 +57,7 @@ def run(
         typer.echo(f"wrote   {output}  ({fields['audio_s']} s, {answer.total_ms} ms to make)")
 
 
-def _check_place(path: Path) -> None:
-    """An answer takes a while to make: know before whether it can be kept."""
-    if path.is_dir():
-        raise AudioError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise AudioError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise AudioError(f"cannot write {path}: the folder {path.parent} is not yours to write to")
-
-
 def _tell_fallbacks(status: list[ModelStatus]) -> None:
     for link in status:
         if link.error:
             typer.echo(f"antiphon: note: {link.kind} {link.name}: {link.error}", err=True)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """The file is there complete or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        raise AudioError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -54,6 +55,10 @@ class Talker:
     session_id: str = ""
     received: list[Received] = field(default_factory=list)
     playout: Playout = field(default_factory=lambda: Playout(24_000))
+    format: str = "pcm_s16le"
+    """How `start` announces what `pack` makes."""
+    pack: Callable[[Pcm16], bytes] = pcm_to_bytes
+    """The caller's samples -> the bytes to send now, if any."""
     _socket: ClientConnection | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _speech: deque[tuple[Pcm16, asyncio.Future[Utterance]]] = field(default_factory=deque)
@@ -65,7 +70,7 @@ class Talker:
         self._socket = await connect(self.url, max_size=16 << 20, compression=None, open_timeout=10)
         start = {
             "type": "start",
-            "format": "pcm_s16le",
+            "format": self.format,
             "rate": self.rate_hz,
             "extensions": self.extensions,
             "greeting": self.greeting,
@@ -163,9 +168,8 @@ class Talker:
 
     async def _speak(self) -> None:
         """Frames for ever: speech when there is some, silence otherwise, never drifting from the clock."""
-        assert self._socket is not None
         size = self.rate_hz * FRAME_MS // 1000
-        silence = bytes(2 * size)
+        silence = np.zeros(size, np.int16)
         current: Pcm16 | None = None
         done: asyncio.Future[Utterance] | None = None
         at, began_s, next_s = 0, 0.0, self.now_s
@@ -177,18 +181,24 @@ class Talker:
             # A frame leaves when its last sample would have been recorded.
             await asyncio.sleep(max(next_s - self.now_s, 0))
             if current is None:
-                await self._socket.send(silence)
+                await self._send(silence)
                 continue
             piece = np.zeros(size, np.int16)
             part = current[at : at + size]
             piece[: len(part)] = part
-            await self._socket.send(pcm_to_bytes(piece))
+            await self._send(piece)
             at += size
             if at >= len(current):
                 assert done is not None
                 if not done.done():
                     done.set_result(Utterance(began_s, began_s + len(current) / self.rate_hz))
                 current = None
+
+    async def _send(self, pcm: Pcm16) -> None:
+        assert self._socket is not None
+        data = self.pack(pcm)
+        if data:
+            await self._socket.send(data)
 
     async def _report(self) -> None:
         assert self._socket is not None

@@ -29,7 +29,7 @@ _ANSWER_S = 12.0
 _REST_S = 0.7
 _STAGES = {
     "stt": ("transcribe_ms", "transcript_ms"),
-    "turn_detector": ("transcribe_ms", "turn_scored_ms"),
+    "turn_detector": ("score_asked_ms", "turn_scored_ms"),
     "llm_first_token": ("generate_ms", "first_token_ms"),
     "llm_first_clause": ("first_token_ms", "speak_ms"),
     "tts_first_audio": ("speak_ms", "first_audio_ms"),

@@ -54,7 +54,7 @@ class Interruptions:
             return
         self.go(Cause.INTERRUPTED_BRIEFLY, now_ms)
         if self._c.policy.use_turn_detector:
-            self.listener.ask_score()
+            self.listener.ask_score(now_ms)
         if not turn.text:
             return  # its transcript is on the way
         if self._c.turns.reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:

@@ -52,6 +52,8 @@ class Turn:
     """Audio position of the latest partial."""
     probability: float | None = None
     scored_ms: int = 0
+    score_asked_ms: int = 0
+    """Clock time of the latest question to the turn detector."""
     ahead_ms: int = 0
     """Audio position of the latest attempt that was made before its pause was certain."""
     asked_ms: int = 0
@@ -147,8 +149,6 @@ class Listener:
         ahead = turn.ahead_ms > self.gate.voiced_until_ms and end_ms is None and not turn.forced
         if not ahead:
             self._ask_transcript(turn, self.gate.heard_ms if end_ms is None else end_ms, now_ms)
-        if policy.use_turn_detector and not turn.forced and not turn.contested:
-            self.ask_score()
 
     def ask_ahead(self, now_ms: int) -> None:
         """The first silent window: should it become a pause, its transcript is under way already."""
@@ -166,23 +166,26 @@ class Listener:
         turn.marks[turn.attempt] = now_ms
         self._emit(Transcribe(turn.number, turn.attempt, turn.from_ms, turn.end_ms))
 
-    def ask_score(self) -> None:
+    def ask_score(self, now_ms: int) -> None:
         turn = self.turn
         assert turn is not None
+        turn.score_asked_ms = now_ms
         turn.scored_ms = self.gate.heard_ms
         start_ms = max(turn.start_ms, turn.scored_ms - TURN_PROMPT_MS)
         self._emit(ScoreTurn(turn.number, turn.attempt, start_ms, turn.scored_ms))
 
-    def rescore_due(self, policy: Policy) -> bool:
-        """The pause lasts, the last answer was "unfinished", and nothing is pending."""
-        turn = self.turn
+    def score_due(self, policy: Policy) -> bool:
+        """The pause has lasted long enough for a first question, or the last answer was "unfinished"."""
+        turn, gate = self.turn, self.gate
+        if turn is None or turn.forced or turn.contested or not policy.use_turn_detector:
+            return False
+        if turn.scored_ms <= gate.voiced_until_ms:  # not asked since the caller fell silent
+            return gate.silence_ms >= policy.score_after_ms
         return (
-            turn is not None
-            and policy.use_turn_detector
-            and turn.probability is not None
+            turn.probability is not None
             and turn.probability <= policy.turn_threshold
-            and self.gate.heard_ms - turn.scored_ms >= policy.rescore_every_ms
-            and self.gate.silence_ms <= policy.unsure_silence_ms
+            and gate.heard_ms - turn.scored_ms >= policy.rescore_every_ms
+            and gate.silence_ms <= policy.unsure_silence_ms
         )
 
     def ask_partial(self, every_ms: int, longest_ms: int) -> None:

@@ -33,6 +33,7 @@ class TurnRecord:
     transcribe_ms: int | None = None
     """The transcript that was used was asked for."""
     transcript_ms: int | None = None
+    score_asked_ms: int | None = None
     turn_scored_ms: int | None = None
     committed_ms: int | None = None
     generate_ms: int | None = None
@@ -68,7 +69,7 @@ class TurnRecord:
     @property
     def voice_to_voice_ms(self) -> int | None:
         """End of the caller's speech to the first sound of the answer."""
-        first = self.first_played_ms if self.first_played_ms is not None else self.first_sent_ms
-        if first is None or self.speech_end_ms is None:
+        if self.first_sent_ms is None or self.speech_end_ms is None:
             return None
-        return first - self.speech_end_ms
+        # A report may name an earlier moment than the sending, never truthfully.
+        return max(self.first_sent_ms, self.first_played_ms or 0) - self.speech_end_ms

@@ -217,11 +217,12 @@ class _Redaction:
         redacted = {name: self._names.redact(text) for name, text in phrases.items()}
         return policy | redacted
 
-    def _fields(self, value: Any) -> Any:
+    def _anything(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [self._fields(item) for item in value]
-        if not isinstance(value, dict):
-            return value
+            return [self._anything(item) for item in value]
+        return self._fields(value) if isinstance(value, dict) else value
+
+    def _fields(self, value: dict[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for name, inner in value.items():
             if name in _OPAQUE:
@@ -229,7 +230,7 @@ class _Redaction:
             elif name in _TEXTS and isinstance(inner, str):
                 out[name] = self._names.redact(inner)
             else:
-                out[name] = self._fields(inner)
+                out[name] = self._anything(inner)
         return out
 
     def _everything(self, value: Any) -> Any:

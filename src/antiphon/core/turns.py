@@ -82,8 +82,8 @@ class Turns:
                 self.listener.ask_partial(policy.partial_every_ms, 2 * policy.segment_ms)
         elif self._c.floor is Floor.DECIDING:
             turn.forced = turn.forced or too_long
-            if self.listener.rescore_due(policy):
-                self.listener.ask_score()
+            if self.listener.score_due(policy):
+                self.listener.ask_score(now_ms)
             self._decide_turn(now_ms)
         elif self._c.floor is Floor.CONTESTED and not gate.paused:
             self.listener.ask_partial(policy.barge_in_check_ms, policy.segment_ms)
@@ -275,7 +275,7 @@ class Turns:
             return
         turn.probability = event.probability
         turn.record.turn_probability = event.probability
-        turn.record.turn_scored_ms = now_ms
+        turn.record.score_asked_ms, turn.record.turn_scored_ms = turn.score_asked_ms, now_ms
         if self._c.floor is Floor.DECIDING:
             self._decide_turn(now_ms)
 

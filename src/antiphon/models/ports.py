@@ -74,11 +74,11 @@ class Model(Protocol):
 
     info: ModelInfo
 
-    def load(self) -> None | Awaitable[None]:
+    def load(self) -> Awaitable[None] | None:
         """Get ready to serve. Raises ModelError with what to install or set."""
         ...
 
-    def close(self) -> None | Awaitable[None]:
+    def close(self) -> Awaitable[None] | None:
         """Free everything. Called once, after the last request has ended."""
         ...
 
@@ -199,7 +199,7 @@ class LanguageModel(Model, Protocol):
         """Stream a reply. Closing the iterator stops the generation at once and frees its slot."""
         ...
 
-    def warm(self, request: LlmRequest) -> None | Awaitable[None]:
+    def warm(self, request: LlmRequest) -> Awaitable[None] | None:
         """Read `request` into the prompt cache without answering.
 
         The last message is what the user has said so far and may still grow: the end-of-turn tokens after it
@@ -207,7 +207,7 @@ class LanguageModel(Model, Protocol):
         """
         ...
 
-    def release(self, call_id: str) -> None | Awaitable[None]:
+    def release(self, call_id: str) -> Awaitable[None] | None:
         """The call has ended: free whatever was kept for it. Unknown ids are ignored."""
         ...
 

@@ -58,6 +58,7 @@ def _openai(base_url: str) -> Entry:
 BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
     Kind.VAD: {
         "silero": Entry("antiphon.models.vad.silero:Silero"),
+        "webrtc": Entry("antiphon.models.vad.webrtc:WebRtcVad"),
         "scripted": Entry("antiphon.models.scripted:ScriptedVad"),
     },
     Kind.TURN: {
@@ -73,7 +74,6 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "openai": Entry("antiphon.models.llm.openai_compatible:OpenAICompatible"),
         "ollama": _openai("http://localhost:11434/v1"),
         "vllm": _openai("http://localhost:8000/v1"),
-        "llama-server": _openai("http://localhost:8080/v1"),
         "llama-server": _openai("http://localhost:8080/v1"),
         "groq": _openai("https://api.groq.com/openai/v1"),
         "scripted": Entry("antiphon.models.scripted:ScriptedLlm"),

@@ -13,7 +13,7 @@ from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
@@ -22,6 +22,7 @@ from antiphon.config import Settings
 from antiphon.errors import AntiphonError, ModelError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import ModelStatus, WeightSource
+from antiphon.observe.metrics import watch_loop_lag
 from antiphon.server import conversation, files, health
 from antiphon.server.calls import Calls
 from antiphon.server.limits import FORM_BYTES, BodyLimit
@@ -70,8 +71,17 @@ def create_app(
     app.include_router(health.router)
     app.include_router(files.router)
     app.include_router(conversation.router)
+    _add_metrics(app)
     _add_page(app)
     return app
+
+
+def _add_metrics(app: FastAPI) -> None:
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        calls: Calls = request.app.state.calls
+        body, content_type = calls.metrics.render(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type})
 
 
 def _add_page(app: FastAPI) -> None:
@@ -92,12 +102,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     models = model_set(app.state.settings, app.state.weights)
     app.state.calls = calls = Calls(app.state.settings, models)
     loading = asyncio.create_task(_load(app, models), name="load models")
+    lag = asyncio.create_task(watch_loop_lag(calls.metrics), name="loop lag")
     try:
         yield
     finally:
         await calls.drain(0)
         loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
+        lag.cancel()
+        await asyncio.gather(loading, lag, return_exceptions=True)
         await models.close()
 
 

@@ -17,9 +17,13 @@ from antiphon.config import Settings
 from antiphon.core import events as ev
 from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
+from antiphon.core.trace_redact import redact
 from antiphon.errors import BusyError, ModelError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Kind, ModelStatus
+from antiphon.observe.hub import Hub
+from antiphon.observe.logs import in_call
+from antiphon.observe.metrics import Metrics
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session
@@ -59,6 +63,8 @@ class Calls:
     def __init__(self, settings: Settings, models: ModelSet) -> None:
         self.settings = settings
         self.models = models
+        self.metrics = Metrics(models)
+        self._hub = Hub(self.metrics)
         self.counters = Counters()
         self._sessions: dict[str, Session] = {}
         self._files = 0
@@ -72,14 +78,18 @@ class Calls:
     def check_room(self) -> None:
         """Raises BusyError or ModelError, with what to tell the client, when no call can be taken now."""
         if self._draining:
-            self.counters.refused += 1
+            self._refused()
             raise BusyError("the server is shutting down; call again in a minute")
         if not self.models.ready:
-            self.counters.refused += 1
+            self._refused()
             raise ModelError(self._why_not_ready())
         if len(self._sessions) >= self.settings.server.max_calls:
-            self.counters.refused += 1
+            self._refused()
             raise BusyError(f"all {self.settings.server.max_calls} lines are busy; try again soon")
+
+    def _refused(self) -> None:
+        self.counters.refused += 1
+        self.metrics.refused()
 
     def _why_not_ready(self) -> str:
         failed = failed_kinds(self.models.status())
@@ -110,12 +120,15 @@ class Calls:
         if not self.models.partials:
             policy = replace(policy, partial_every_ms=0)
         call_id = secrets.token_hex(8)
+        watch = self._hub.watch(call_id)
         session = Session(
             call_id,
             self.models,
             door,
             policy=adapt(policy) if adapt else policy,
             agent=agent or agent_of(self.settings),
+            observers=(lambda _session, _event, out: watch.take(out),),
+            denoise=self.settings.audio.denoise,
         )
         if self.settings.trace_dir is not None:
             session.record_trace()
@@ -124,12 +137,15 @@ class Calls:
         self.counters.calls += 1
         log.info("call %s began", call_id)
         try:
-            yield session
+            with in_call(call_id):
+                yield session
         finally:
+            watch.end(session.now_ms)
             del self._sessions[call_id]
             if not self._sessions:
                 self._empty.set()
             self._note_end(session)
+            await self._keep_trace(session)
 
     def _note_end(self, session: Session) -> None:
         records = session.records
@@ -141,8 +157,15 @@ class Calls:
             session.now_ms / 1000,
             _summary(records),
         )
-        if self.settings.trace_dir is not None and session.lines:
-            _write_trace(self.settings.trace_dir, session)
+
+    async def _keep_trace(self, session: Session) -> None:
+        folder, lines = self.settings.trace_dir, session.lines
+        if folder is None or not lines:
+            return
+        # Off the event loop: an hour of call takes seconds to redact.
+        await asyncio.to_thread(
+            _write_trace, folder, session.call_id, lines, self.settings.trace_text
+        )
 
     @contextmanager
     def file_place(self) -> Iterator[None]:
@@ -197,9 +220,11 @@ def _summary(records: list[TurnRecord]) -> str:
     return f"{sum(1 for r in records if r.kind == 'answer')} turns{middle}"
 
 
-def _write_trace(folder: Path, session: Session) -> None:
+def _write_trace(folder: Path, call_id: str, lines: list[str], with_text: bool) -> None:
+    """The words of the call are replaced unless asked otherwise; it replays all the same."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{session.call_id}.jsonl").write_text("\n".join(session.lines or []) + "\n")
+        kept = lines if with_text else redact(lines)
+        (folder / f"{call_id}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     except OSError as error:
-        log.error("call %s: its trace could not be written: %s", session.call_id, error)
+        log.error("call %s: its trace could not be written: %s", call_id, error)

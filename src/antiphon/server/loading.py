@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from antiphon.audio import denoise
 from antiphon.config import Settings
 from antiphon.errors import ConfigError
 from antiphon.models.pool import ChainConfig, ModelSet
@@ -26,7 +27,9 @@ def model_set(settings: Settings, weights: WeightSource) -> ModelSet:
 
 
 def check_models(settings: Settings) -> None:
-    """Raises ConfigError for a model that there is not."""
+    """Raises ConfigError for a model, or a filter, that there is not."""
+    if settings.audio.denoise:
+        denoise.check_available()
     registry = shared_registry()
     for chain in chains(settings):
         for spec in chain.specs:

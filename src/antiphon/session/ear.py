@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from antiphon.audio.denoise import Denoiser
 from antiphon.audio.framing import Framer
 from antiphon.audio.resample import Resampler
 from antiphon.errors import AntiphonError, BusyError
@@ -43,8 +44,9 @@ class Ear:
         keep_ms: int,
         on_score: Callable[[float, int], None],
         on_overflow: Callable[[], None],
+        denoise: int = 0,
     ) -> None:
-        """`keep_ms`: how much audio is kept for speech to text, whatever happens."""
+        """`keep_ms`: how much audio is kept for speech to text, whatever happens. `denoise`: level, 0 for none."""
         vad = models.vad
         self.rate_hz = 16_000 if 16_000 in vad.rates_hz else vad.rates_hz[0]
         self.kept = UtteranceBuffer(self.rate_hz, keep_ms)
@@ -58,6 +60,7 @@ class Ear:
         self._window = vad.window_samples(self.rate_hz)
         self._framer = Framer(self._window)
         self._state = vad.new_state(self.rate_hz)
+        self._denoiser = Denoiser(self.rate_hz, denoise) if denoise else None
         self._resampler: Resampler | None = None
         self._windows: deque[Pcm16] = deque()
         self._in_flight = 0
@@ -77,7 +80,10 @@ class Ear:
             return
         if self._resampler is None or self._resampler.from_hz != rate_hz:
             self._resampler = Resampler(rate_hz, self.rate_hz)
-        for window in self._framer.feed(self._resampler.process(pcm)):
+        pcm = self._resampler.process(pcm)
+        if self._denoiser is not None:
+            pcm = self._denoiser.process(pcm)
+        for window in self._framer.feed(pcm):
             if len(self._windows) >= MAX_WINDOWS:
                 self._overflow()
                 break
@@ -91,9 +97,11 @@ class Ear:
     def flush(self) -> None:
         """No more audio is coming for now: fill the last window up with silence, so that nothing is left waiting."""
         if self._resampler is not None:
-            for window in self._framer.feed(self._resampler.flush()):
+            pcm, self._resampler = self._resampler.flush(), None
+            if self._denoiser is not None:
+                pcm = np.concatenate([self._denoiser.process(pcm), self._denoiser.flush()])
+            for window in self._framer.feed(pcm):
                 self._keep(window)
-            self._resampler = None
         rest = self._framer.remainder
         self._framer.reset()
         if len(rest):

@@ -54,6 +54,7 @@ class Session:
         policy: Policy,
         agent: Agent,
         observers: tuple[Observer, ...] = (),
+        denoise: int = 0,
     ) -> None:
         self.call_id = call_id
         self.records: list[TurnRecord] = []
@@ -66,7 +67,12 @@ class Session:
         self._models = models
         self._observers = observers
         self._ear = Ear(
-            call_id, models, policy.max_turn_ms + 30_000, self._on_scored, self._on_overflow
+            call_id,
+            models,
+            policy.max_turn_ms + 30_000,
+            self._on_scored,
+            self._on_overflow,
+            denoise,
         )
         self._outlet = Outlet(door, self._on_sent)
         self._runners = Runners(call_id, models, agent, self._ear.kept, self._outlet, self.post)

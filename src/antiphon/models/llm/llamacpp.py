@@ -70,7 +70,7 @@ class LlamaCpp:
         `model`: an entry of the catalogue, or the path of a GGUF file.
         `slots`: calls whose prompt caches are kept, and requests served at once.
         `context_tokens`: of each slot; the default model takes 12 kB of memory per token.
-        `threads`: for writing a reply; 0: half the cores, at most 4. The rest is free for speech.
+        `threads`: for writing a reply; 0: two, or half the cores where that is more, at most 4.
         `threads_batch`: for reading a prompt; 0: all cores, at most 4.
         `gpu_layers`: layers on the GPU, where the installed xllamacpp has one; -1: all.
         `sampling`: more fields of llama.cpp's completion request, e.g. `{"top_p": 0.8}`.
@@ -82,7 +82,7 @@ class LlamaCpp:
         self._weights = weights
         self._model = model
         self._context_tokens = context_tokens
-        self._threads = threads or max(1, min(4, cores // 2))
+        self._threads = threads or min(cores, max(2, min(4, cores // 2)))
         self._threads_batch = threads_batch or min(4, cores)
         self._gpu_layers = gpu_layers
         self._sampling = {**_SAMPLING, **(sampling or {})}

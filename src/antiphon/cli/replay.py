@@ -1,0 +1,56 @@
+"""`antiphon replay`: run a recorded call through the core, and show the first thing that it now does differently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from antiphon.core import trace
+from antiphon.errors import AntiphonError
+
+
+def replay(
+    path: Annotated[
+        Path, typer.Argument(metavar="TRACE", help="A call's trace, as `trace_dir` keeps it.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a call's trace through the core. Ends with 1 when it decides differently than was recorded."""
+    lines = _read(path)
+    try:
+        difference = trace.replay(lines)
+        steps = sum(1 for _ in trace.read(lines)[1])
+    except trace.TraceError as error:
+        raise AntiphonError(f"{path} cannot be replayed: {error}") from None
+    if as_json:
+        typer.echo(json.dumps(_result(path, steps, difference), ensure_ascii=False, indent=2))
+    elif difference is None:
+        typer.echo(f"{steps} events, no difference")
+    else:
+        typer.echo(str(difference))
+    if difference is not None:
+        raise typer.Exit(1)
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise AntiphonError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise AntiphonError(f"{path} is not a trace: it is not text") from None
+
+
+def _result(path: Path, steps: int, difference: trace.Difference | None) -> dict[str, Any]:
+    found = None
+    if difference is not None:
+        found = {
+            "line": difference.line_number,
+            "at_ms": difference.now_ms,
+            "recorded": difference.expected,
+            "replayed": difference.actual,
+        }
+    return {"trace": str(path), "events": steps, "difference": found}

@@ -1,0 +1,36 @@
+"""`antiphon report`: one call as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    call: Annotated[str, typer.Argument(metavar="CALL", help="A call's id, or its trace file.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page; default: CALL.html here.")
+    ] = None,
+    caller: Annotated[Path | None, typer.Option(help="Recording of the caller.")] = None,
+    agent: Annotated[Path | None, typer.Option(help="Recording of the agent, as heard.")] = None,
+) -> None:
+    """Write one HTML file that shows a call: who spoke when, every step of every turn, every word."""
+    from antiphon.cli.settings import settings_with
+    from antiphon.errors import AntiphonError
+    from antiphon.observe.report import report_file
+
+    path = Path(call)
+    if not path.is_file():
+        folder = settings_with([]).trace_dir
+        if folder is None:
+            raise AntiphonError(f"there is no file {call}; name a trace, or set trace_dir")
+        path = folder / f"{Path(call).name}.jsonl"
+    html = report_file(path, caller, agent)
+    target = output or Path(f"{path.stem}.html")
+    try:
+        target.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise AntiphonError(f"cannot write {target}: {error.strerror or error}") from None
+    typer.echo(f"wrote   {target}")
