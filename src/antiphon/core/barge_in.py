@@ -48,7 +48,7 @@ def is_echo(text: str, spoken: str) -> bool:
     if len(heard) == 1:
         return len(heard[0]) > 3 and heard[0] in said[-12:]
     hits = sum(1 for i in range(len(heard) - 1) if tuple(heard[i : i + 2]) in pairs)
-    return hits >= max(1, round(0.6 * (len(heard) - 1)))
+    return hits >= max(1, round(0.75 * (len(heard) - 1)))
 
 
 def judge(

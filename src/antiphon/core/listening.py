@@ -145,12 +145,12 @@ class Listener:
         """A final attempt at a turn (the current one) as it stands: transcript, and does it sound finished."""
         turn = turn or self.turn
         assert turn is not None
-        turn.asked_ms, turn.probability = now_ms, None
+        turn.asked_ms = now_ms
         ahead = turn.ahead_ms > self.gate.voiced_until_ms and end_ms is None and not turn.forced
         if not ahead:
             self._ask_transcript(turn, self.gate.heard_ms if end_ms is None else end_ms, now_ms)
 
-    def ask_ahead(self, now_ms: int) -> None:
+    def ask_ahead(self, policy: Policy, now_ms: int) -> None:
         """The first silent window: should it become a pause, its transcript is under way already."""
         turn, gate = self.turn, self.gate
         if turn is None or not gate.silence_ms or turn.ahead_ms > gate.voiced_until_ms:
@@ -158,11 +158,15 @@ class Listener:
         if gate.heard_ms - turn.ahead_ms >= AHEAD_REST_MS:
             turn.ahead_ms = turn.partial_from_ms = gate.heard_ms
             self._ask_transcript(turn, gate.heard_ms, now_ms)
+            if (
+                policy.use_turn_detector
+            ):  # beside the transcript, so that the language model has the cores later
+                self.ask_score(now_ms)
 
     def _ask_transcript(self, turn: Turn, end_ms: int, now_ms: int) -> None:
         turn.attempt += 1
         turn.end_ms = max(end_ms, turn.from_ms)
-        turn.text = None
+        turn.text = turn.probability = None
         turn.marks[turn.attempt] = now_ms
         self._emit(Transcribe(turn.number, turn.attempt, turn.from_ms, turn.end_ms))
 
@@ -180,7 +184,7 @@ class Listener:
         if turn is None or turn.forced or turn.contested or not policy.use_turn_detector:
             return False
         if turn.scored_ms <= gate.voiced_until_ms:  # not asked since the caller fell silent
-            return gate.silence_ms >= policy.score_after_ms
+            return gate.paused
         return (
             turn.probability is not None
             and turn.probability <= policy.turn_threshold

@@ -45,9 +45,6 @@ class Policy:
     """Turn-detector probability above which a turn sounds finished."""
     use_turn_detector: bool = True
     """False: there is none, go by words and silence."""
-    score_after_ms: int = 160
-    """Silence after which the detector is asked: it judges better with some silence to hear, and it is out of
-    the way of the transcript and the prompt."""
     rescore_every_ms: int = 128
     """While a pause lasts and sounds unfinished, the detector is asked again this often."""
     reopen_turns: bool = True

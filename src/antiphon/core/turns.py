@@ -77,7 +77,7 @@ class Turns:
                 self.on_pause(now_ms)
                 return
             if policy.transcribe_ahead:
-                self.listener.ask_ahead(now_ms)
+                self.listener.ask_ahead(policy, now_ms)
             if policy.partial_every_ms > 0:
                 self.listener.ask_partial(policy.partial_every_ms, 2 * policy.segment_ms)
         elif self._c.floor is Floor.DECIDING:
