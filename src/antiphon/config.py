@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -76,6 +76,10 @@ class ServerSettings(Section):
         8 << 20, ge=1024, description="Unsent output per client; more means it stopped reading."
     )
     debug: bool = Field(False, description="Verbose logs.")
+    log_format: Literal["pretty", "json"] = Field(
+        "pretty",
+        description="Logs for people, with a table after each call, or one JSON object a line.",
+    )
 
 
 class AgentSettings(Section):

@@ -97,7 +97,7 @@ def test_a_call_is_a_line_at_its_beginning_and_its_end(antiphon: Command) -> Non
         code, _, err = stop(process, signal.SIGTERM)
     assert code == 0
     began, ended = err.splitlines()
-    assert re.search(r"INFO antiphon\.server\.calls: call \w{16} began", began)
+    assert re.search(r"INFO +server\.calls: call \w{16} began", began)
     assert re.search(r"call \w{16} ended after \d\.\d s, 0 turns", ended)
 
 

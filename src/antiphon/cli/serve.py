@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from antiphon.config import Settings
+    from antiphon.core.record import TurnRecord
     from antiphon.errors import AntiphonError
     from antiphon.models.ports import ModelStatus, WeightSource
 
@@ -27,7 +28,7 @@ def serve(
     from antiphon.server.serving import listen
 
     settings = settings_with(sets or [], server__host=host, server__port=port)
-    log_to_stderr(settings.server.debug)
+    log_to_stderr(settings.server.debug, settings.server.log_format)
     # The port first: a busy one is found out before anything is fetched or loaded.
     listener = listen(settings.server.host, settings.server.port)
     try:
@@ -37,6 +38,9 @@ def serve(
 
 
 def _run(settings: Settings, listener: socket.socket, weights: WeightSource) -> None:
+    from rich.console import Console
+
+    from antiphon.observe import table
     from antiphon.server.app import create_app
     from antiphon.server.serving import Server
 
@@ -54,7 +58,14 @@ def _run(settings: Settings, listener: socket.socket, weights: WeightSource) -> 
         if not server.should_exit:
             startup.model(status)
 
-    app = create_app(settings, weights, on_model=on_model, on_ready=on_ready)
+    def on_call_end(records: list[TurnRecord]) -> None:
+        if settings.server.log_format == "pretty" and any(r.kind == "answer" for r in records):
+            table.show(records, console)
+
+    console = Console(stderr=True)
+    app = create_app(
+        settings, weights, on_model=on_model, on_ready=on_ready, on_call_end=on_call_end
+    )
     server = Server(app, settings)
     server.run(sockets=[listener])
     if failed:

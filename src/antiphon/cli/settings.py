@@ -11,6 +11,7 @@ from antiphon.cli.models import progress_for
 from antiphon.config import Settings, load
 from antiphon.errors import ConfigError
 from antiphon.models.store import WeightStore
+from antiphon.observe import logs
 
 
 def settings_with(sets: list[str], **named: Any) -> Settings:
@@ -34,14 +35,9 @@ def weight_store() -> WeightStore:
     return WeightStore(progress=progress_for(Console(stderr=True)))
 
 
-def log_to_stderr(debug: bool) -> None:
-    """For a server: a line per event, with its time."""
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    for noisy in ("httpx", "httpcore", "openai", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def log_to_stderr(debug: bool, form: str = "pretty") -> None:
+    """For a server: a line per event, with its time and its call. `form`: `pretty` or `json`."""
+    logs.setup(form, level=logging.DEBUG if debug else logging.INFO)
 
 
 def quiet_log(debug: bool) -> None:

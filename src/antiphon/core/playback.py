@@ -12,6 +12,10 @@ REPORT_TRUST_MS = 250
 """A report is extrapolated by the clock for at most this long: clients report every 100 to 200 ms."""
 
 
+REPORT_SLACK_MS = 100
+"""Clients round, and count what their resampler adds: so much beyond what was sent is no lie."""
+
+
 @dataclass(slots=True)
 class Span:
     """One clause: its text, and where its audio lies in the reply."""
@@ -71,7 +75,7 @@ class Ledger:
 
         -> False when the report was a lie and had to be clamped.
         """
-        honest = 0 <= played_ms <= self.sent_ms
+        honest = 0 <= played_ms <= self.sent_ms + REPORT_SLACK_MS
         played_ms = min(max(played_ms, 0), self.sent_ms)
         if (
             played_ms > self._base_ms

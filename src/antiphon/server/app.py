@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -19,9 +20,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
 from antiphon.config import Settings
+from antiphon.core.record import TurnRecord
 from antiphon.errors import AntiphonError, ModelError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import ModelStatus, WeightSource
+from antiphon.observe import traces
 from antiphon.observe.metrics import watch_loop_lag
 from antiphon.server import conversation, files, health
 from antiphon.server.calls import Calls
@@ -42,6 +45,7 @@ def create_app(
     *,
     on_model: OnChange | None = None,
     on_ready: Callable[[AntiphonError | None], None] | None = None,
+    on_call_end: Callable[[list[TurnRecord]], None] | None = None,
 ) -> FastAPI:
     """`on_model`: told of each model's progress. `on_ready`: told once, with the error when no call can be served.
 
@@ -59,6 +63,7 @@ def create_app(
     app.state.weights = weights
     app.state.on_model = on_model or _log_model
     app.state.on_ready = on_ready
+    app.state.on_call_end = on_call_end
     app.add_middleware(BodyLimit, max_bytes=settings.server.max_upload_bytes + FORM_BYTES)
     if settings.server.cors_origins:
         app.add_middleware(
@@ -100,7 +105,10 @@ def _add_page(app: FastAPI) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     models = model_set(app.state.settings, app.state.weights)
-    app.state.calls = calls = Calls(app.state.settings, models)
+    spans = traces.setup() if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else None
+    app.state.calls = calls = Calls(
+        app.state.settings, models, spans=spans, on_end=app.state.on_call_end
+    )
     loading = asyncio.create_task(_load(app, models), name="load models")
     lag = asyncio.create_task(watch_loop_lag(calls.metrics), name="loop lag")
     try:
@@ -111,6 +119,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         lag.cancel()
         await asyncio.gather(loading, lag, return_exceptions=True)
         await models.close()
+        if spans is not None:
+            await asyncio.to_thread(spans.shutdown)
 
 
 async def _load(app: FastAPI, models: ModelSet) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from antiphon.config import Settings
 from antiphon.core import events as ev
@@ -27,6 +28,9 @@ from antiphon.observe.metrics import Metrics
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +64,20 @@ def agent_of(settings: Settings) -> Agent:
 
 
 class Calls:
-    def __init__(self, settings: Settings, models: ModelSet) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: ModelSet,
+        *,
+        spans: TracerProvider | None = None,
+        on_end: Callable[[list[TurnRecord]], None] | None = None,
+    ) -> None:
+        """`spans`: where spans go, None: nowhere. `on_end`: given the turns of each call that has ended."""
         self.settings = settings
         self.models = models
         self.metrics = Metrics(models)
-        self._hub = Hub(self.metrics)
+        self._hub = Hub(self.metrics, provider=spans, models=self._model_names)
+        self._on_end = on_end
         self.counters = Counters()
         self._sessions: dict[str, Session] = {}
         self._files = 0
@@ -145,6 +158,8 @@ class Calls:
             if not self._sessions:
                 self._empty.set()
             self._note_end(session)
+            if self._on_end is not None:
+                self._on_end(session.records)
             await self._keep_trace(session)
 
     def _note_end(self, session: Session) -> None:
@@ -157,6 +172,9 @@ class Calls:
             session.now_ms / 1000,
             _summary(records),
         )
+
+    def _model_names(self) -> dict[str, str]:
+        return {s.kind.value: s.name for s in self.models.status() if s.in_use}
 
     async def _keep_trace(self, session: Session) -> None:
         folder, lines = self.settings.trace_dir, session.lines
