@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,10 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
             talk_with(question=question, output=output)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sounddevice") is not None, reason="it is installed")
-def test_without_the_extra_the_microphone_says_what_to_install() -> None:
+def test_without_the_extra_the_microphone_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)  # as if it were not installed
     with pytest.raises(ConfigError, match=r"pip install 'antiphon\[mic\]'"):
         talk_with()
 
