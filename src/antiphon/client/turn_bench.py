@@ -25,7 +25,8 @@ from antiphon.models.ports import Kind, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import shared_registry
 
 RATE_HZ = 16_000
-_ANSWER_S = 12.0
+_ANSWER_S = 45.0
+"""A long answer is heard to its end before the next question."""
 _REST_S = 0.7
 _STAGES = {
     "stt": ("transcribe_ms", "transcript_ms"),
