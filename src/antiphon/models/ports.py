@@ -16,10 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
-Pcm16 = npt.NDArray[np.int16]
+from antiphon.audio.framing import Pcm16 as Pcm16
 
 STT_RATE_HZ = 16_000
 """Speech to text and turn detection always hear 16 kHz."""

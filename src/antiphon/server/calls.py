@@ -44,10 +44,7 @@ MAX_FILES = 4
 class Counters:
     """Since the process started."""
 
-    calls: int = 0
     refused: int = 0
-    turns: int = 0
-    interruptions: int = 0
 
 
 def agent_of(settings: Settings) -> Agent:
@@ -147,7 +144,6 @@ class Calls:
             session.record_trace()
         self._sessions[call_id] = session
         self._empty.clear()
-        self.counters.calls += 1
         log.info("call %s began", call_id)
         try:
             with in_call(call_id):
@@ -164,8 +160,6 @@ class Calls:
 
     def _note_end(self, session: Session) -> None:
         records = session.records
-        self.counters.turns += sum(1 for r in records if r.kind == "answer")
-        self.counters.interruptions += sum(1 for r in records if r.interrupted)
         log.info(
             "call %s ended after %.1f s, %s",
             session.call_id,
