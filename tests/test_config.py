@@ -11,7 +11,7 @@ import pytest
 import antiphon
 from antiphon.cli import reference
 from antiphon.config import ALIASES, Settings, load, setting_names
-from antiphon.config_text import hide_secrets, parse_value
+from antiphon.config.text import hide_secrets, parse_value
 from antiphon.errors import ConfigError
 from antiphon.models.ports import Kind
 from antiphon.server.loading import chains, check_models

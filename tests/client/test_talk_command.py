@@ -79,7 +79,8 @@ def test_a_server_that_runs_is_used_as_it_is(
             await asyncio.to_thread(
                 talk_with, url=served.address, question=recording(tmp_path), codec="opus"
             )
-            assert served.calls.counters.calls == 1
+            shown = served.calls.metrics.render("")[0].decode()
+            assert "\nantiphon_calls_total 1.0\n" in shown
 
     run(scenario())
     found = answers(capsys)

@@ -35,7 +35,20 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from antiphon.config_text import hide_secrets, names, parse_value, parse_values
+from antiphon.config.aliases import ALIASES as ALIASES
+from antiphon.config.aliases import from_aliases
+from antiphon.config.sections import (
+    NEGOTIATED as NEGOTIATED,
+)
+from antiphon.config.sections import (
+    AgentSettings,
+    AudioSettings,
+    LlmEndpoint,
+    ModelsSettings,
+    ServerSettings,
+    check_policy,
+)
+from antiphon.config.text import parse_value, parse_values
 from antiphon.core.policy import Policy
 from antiphon.errors import ConfigError, suggest
 
@@ -54,107 +67,6 @@ OUTSIDE_SETTINGS = frozenset(
 """Variables with our prefix that other parts read: where things lie, before there are settings."""
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerSettings(Section):
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on. Anything but loopback is open to others."
-    )
-    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: any free one.")
-    cors_origins: Names = Field((), description="Web origins that may call from another site.")
-    max_calls: int = Field(32, ge=1, description="Calls at the same time; more get a busy answer.")
-    max_call_s: int = Field(3600, ge=1, description="A call is ended after this many seconds.")
-    max_message_bytes: int = Field(4 << 20, ge=1024, description="Largest websocket message.")
-    max_upload_bytes: int = Field(64 << 20, ge=1024, description="Largest file of an HTTP request.")
-    max_file_s: int = Field(600, ge=1, description="Longest audio file to be answered, in seconds.")
-    max_outbox_bytes: int = Field(
-        8 << 20, ge=1024, description="Unsent output per client; more means it stopped reading."
-    )
-    debug: bool = Field(False, description="Verbose logs.")
-    log_format: Literal["pretty", "json"] = Field(
-        "pretty",
-        description="Logs for people, with a table after each call, or one JSON object a line.",
-    )
-
-
-class AgentSettings(Section):
-    prompt: str = Field(
-        "You are a friendly voice assistant. You are heard, not read: answer in one or two short "
-        "spoken sentences, in plain words, without lists, markup, code or emoji.",
-        description="System prompt.",
-    )
-    voice: str = Field("", description="Voice of the text-to-speech model; empty: its own.")
-    language: str = Field("en", description="ISO 639-1; empty: let the models detect it.")
-    temperature: float = Field(0.6, ge=0, le=2, description="How freely the model chooses words.")
-    max_tokens: int = Field(200, ge=1, description="Longest reply, in tokens.")
-    speed: float = Field(1.0, ge=0.5, le=2.0, description="Pace of the voice.")
-
-
-class ModelsSettings(Section):
-    vad: Names = Field(("silero",), description="Voice activity detection: a chain, best first.")
-    turn: Names = Field(("smart-turn",), description="End-of-turn detection; empty: silence only.")
-    stt: Names = Field(("moonshine",), description="Speech to text: a chain, best first.")
-    llm: Names = Field(("llamacpp",), description="Language model: a chain, best first.")
-    tts: Names = Field(("piper",), description="Text to speech: a chain, best first.")
-    options: dict[str, dict[str, Any]] = Field(
-        default_factory=dict,
-        description="Options of a back end, by its name: `[models.options.piper]`; under a kind's name they are "
-        "for that kind only: `[models.options.stt.scripted]`.",
-    )
-    preload: bool = Field(True, description="Load at start, not on first use.")
-    sequential: bool = Field(True, description="Load one after the other, to limit peak memory.")
-    trust_remote_code: bool = Field(False, description="Let hub models run code of their own.")
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Options may hold keys, and settings are printed in logs and error reports."""
-        for name, value in super().__repr_args__():
-            yield name, hide_secrets(value) if name == "options" else value
-
-
-class AudioSettings(Section):
-    denoise: int = Field(
-        0,
-        ge=0,
-        le=4,
-        description="Noise suppression before listening: 0 off, 2 is best for speech to text. Extra `denoise`.",
-    )
-
-
-class LlmEndpoint(Section):
-    """The OpenAI-compatible endpoint, for the chain entries `openai`, `ollama`, `vllm`, `groq`."""
-
-    base_url: str = Field("", description="For instance `http://localhost:11434/v1`.")
-    api_key: SecretStr = Field(SecretStr(""), description="Sent as a bearer token; never shown.")
-    model: str = Field("", description="The model's name there.")
-
-
-NEGOTIATED = frozenset({"client_can_clear", "client_reports_played"})
-"""Part of a policy, but said by each client and not by the owner."""
-_BARGE_IN = ("confirm", "immediate")
-
-
-def _check_policy(policy: Policy) -> Policy:
-    """The core takes any policy; an owner's slip of the pen should not become a strange conversation."""
-    for field in dataclasses.fields(policy):
-        name, value = field.name, getattr(policy, field.name)
-        if name in NEGOTIATED and value:
-            raise ValueError(f"{name}: each client says that itself; it cannot be set")
-        if name.endswith("_threshold") and not 0 <= value <= 1:
-            raise ValueError(f"{name}: must be between 0 and 1, got {value}")
-        if type(value) is int and value < 0:
-            raise ValueError(f"{name}: must not be negative, got {value}")
-    if policy.barge_in not in _BARGE_IN:
-        raise ValueError(
-            f"barge_in: unknown way {policy.barge_in!r}{suggest(policy.barge_in, _BARGE_IN)}"
-        )
-    return policy
-
-
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", frozen=True
@@ -164,7 +76,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = AgentSettings()
     models: ModelsSettings = ModelsSettings()
     endpoint: LlmEndpoint = LlmEndpoint()
-    conversation: Annotated[Policy, AfterValidator(_check_policy)] = Policy()
+    conversation: Annotated[Policy, AfterValidator(check_policy)] = Policy()
     audio: AudioSettings = AudioSettings()
     trace_text: bool = Field(
         False, description="Keep words in traces; otherwise they are replaced."
@@ -186,13 +98,13 @@ class Settings(BaseSettings):
         sources: list[PydanticBaseSettingsSource] = [
             init_settings,
             InitSettingsSource(settings_cls, _typed(EnvSettingsSource(settings_cls)())),
-            InitSettingsSource(settings_cls, _aliases(os.environ)),
+            InitSettingsSource(settings_cls, from_aliases(os.environ)),
         ]
         if cls.env_file is not None:
             dotenv = DotEnvSettingsSource(settings_cls, env_file=cls.env_file)
             sources += [
                 _OnlyOurs(settings_cls, dotenv),
-                InitSettingsSource(settings_cls, _aliases(_upper(dotenv.env_vars))),
+                InitSettingsSource(settings_cls, from_aliases(_upper(dotenv.env_vars))),
             ]
         if cls.config_file is not None:
             sources.append(InitSettingsSource(settings_cls, _read_toml(cls.config_file)))
@@ -212,54 +124,6 @@ def _typed(tree: dict[str, Any]) -> dict[str, Any]:
     models = tree.get("models")
     if isinstance(models, dict) and isinstance(models.get("options"), dict):
         models["options"] = parse_values(models["options"])
-    return tree
-
-
-# --- names of other systems ---------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Alias:
-    path: str
-    """Dotted name of the setting."""
-    special: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
-    """Values with a meaning of their own -> the setting and value they stand for. Others are taken as they are."""
-
-
-_LLM = {
-    "gpt4omini": ("models.llm", "openai:gpt-4o-mini"),
-    "phi3": ("models.llm", "transformers:phi3"),
-    "llama": ("models.llm", "transformers:llama"),
-}
-
-ALIASES: dict[str, Alias] = {
-    "HOST": Alias("server.host"),
-    "PORT": Alias("server.port"),
-    "DEBUG": Alias("server.debug"),
-    "CORS_ORIGINS": Alias("server.cors_origins"),
-    "ASR_MODEL": Alias("models.stt"),
-    "LLM_MODEL": Alias("endpoint.model", _LLM),
-    "TTS_MODEL": Alias("models.tts"),
-    "LLM_MAX_TOKENS": Alias("agent.max_tokens"),
-    "LLM_TEMPERATURE": Alias("agent.temperature"),
-    "VLLM_BASE_URL": Alias("endpoint.base_url"),
-    "OPENAI_BASE_URL": Alias("endpoint.base_url"),
-    "OPENAI_API_KEY": Alias("endpoint.api_key"),
-    "PRELOAD_MODELS": Alias("models.preload"),
-    "ENABLE_MEMORY_EFFICIENT_LOADING": Alias("models.sequential"),
-    "TRUST_REMOTE_CODE": Alias("models.trust_remote_code"),
-}
-"""Variables of the replaced systems. Our own names win where both are set."""
-
-
-def _aliases(variables: Mapping[str, str | None]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, alias in ALIASES.items():
-        value = variables.get(name)
-        if value:
-            path, meant = alias.special.get(value, (alias.path, value))
-            section, _, key = path.partition(".")
-            tree.setdefault(section, {}).setdefault(key, meant)
     return tree
 
 
