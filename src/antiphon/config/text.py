@@ -52,3 +52,11 @@ def hide_secrets(value: Any) -> Any:
 
 def _is_secret(name: str) -> bool:
     return any(word in name.lower() for word in _SECRET_WORDS) and not name.endswith("tokens")
+
+
+def web_address(value: object) -> object:
+    """`voice.example.org/` -> `https://voice.example.org`: people paste what their tunnel prints."""
+    if not isinstance(value, str) or not value.strip():
+        return value
+    address = value.strip().rstrip("/")
+    return address if "://" in address else f"https://{address}"

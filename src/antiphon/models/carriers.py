@@ -69,12 +69,12 @@ def _fetch_parts(
             with member(archive, path) as stream:
                 job.append(chunks_of(stream.read), offset, lambda _n: None)
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, ValueError) as error:
-            archive.unlink()
+            shutil.rmtree(archive.parent)
             raise SourceError(f"{archive.name} cannot be read: {error}") from None
         offset = job.size_bytes()
         if source.parts > 1:
             _keep_resume_point(job, source, number, offset)
-            archive.unlink()
+            shutil.rmtree(archive.parent)
     _join_file(job).unlink(missing_ok=True)
     if offset < job.file.size_bytes:
         raise SourceError(f"carries {offset} bytes instead of {job.file.size_bytes}")

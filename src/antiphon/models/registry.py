@@ -66,6 +66,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "scripted": Entry("antiphon.models.scripted:ScriptedTurnDetector"),
     },
     Kind.STT: {
+        "faster-whisper": Entry("antiphon.models.stt.faster_whisper:FasterWhisper"),
         "moonshine": Entry("antiphon.models.stt.moonshine:Moonshine"),
         "scripted": Entry("antiphon.models.scripted:ScriptedStt"),
     },
@@ -79,6 +80,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "scripted": Entry("antiphon.models.scripted:ScriptedLlm"),
     },
     Kind.TTS: {
+        "kokoro": Entry("antiphon.models.tts.kokoro:Kokoro"),
         "piper": Entry("antiphon.models.tts.piper:Piper"),
         "scripted": Entry("antiphon.models.scripted:ScriptedTts"),
     },

@@ -17,15 +17,10 @@ from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.stt.moonshine_tokens import END, START, Vocabulary
+from antiphon.models.stt.quiet import is_silent, split_at_quiet
 
 _TAIL_SAMPLES = STT_RATE_HZ // 2
 """Zeros at the end: without them the last word is often lost."""
-_LONGEST_SAMPLES = 16 * STT_RATE_HZ
-_SHORTEST_PIECE_SAMPLES = 10 * STT_RATE_HZ
-_FRAME_SAMPLES = STT_RATE_HZ // 50
-_QUIET_FRAMES = 10
-_SILENCE_RMS = 33.0
-"""-60 dBFS: nothing above it in any frame is no speech; the model would make words up."""
 _NOISE_TEXT = "You"
 """All that the model writes for noise, tones and clicks. A spoken "you" came out with punctuation."""
 _TOKENS_PER_S = 6.5
@@ -85,7 +80,7 @@ class Moonshine:
         return Transcript(" ".join(text for text in texts if text))
 
     def _piece(self, audio: Pcm16) -> str:
-        if audio.size == 0 or _frame_rms(audio).max() < _SILENCE_RMS:
+        if is_silent(audio):
             return ""
         samples = np.zeros((1, audio.size + _TAIL_SAMPLES), np.float32)
         samples[0, : audio.size] = audio
@@ -138,30 +133,6 @@ def _empty_cache(decoder: Any) -> dict[str, npt.NDArray[Any]]:
     if not empty:
         raise ModelError("the decoder is not a merged Moonshine decoder: it has no key cache")
     return empty
-
-
-def _frame_rms(audio: Pcm16) -> npt.NDArray[np.float32]:
-    """RMS of each 20 ms, [ceil(n / 320)]; the last frame is filled up with zeros."""
-    frames = -(-audio.size // _FRAME_SAMPLES)
-    padded = np.zeros(frames * _FRAME_SAMPLES, np.float32)
-    padded[: audio.size] = audio
-    power = np.square(padded).reshape(frames, _FRAME_SAMPLES).mean(axis=1)
-    rms: npt.NDArray[np.float32] = np.sqrt(power)
-    return rms
-
-
-def split_at_quiet(audio: Pcm16) -> list[Pcm16]:
-    """Pieces of at most 16 s, in order; each cut lies in the quietest 200 ms between 10 and 16 s."""
-    pieces: list[Pcm16] = []
-    while audio.size > _LONGEST_SAMPLES:
-        rms = _frame_rms(audio[_SHORTEST_PIECE_SAMPLES:_LONGEST_SAMPLES])
-        loudness = np.convolve(rms, np.ones(_QUIET_FRAMES), mode="valid")
-        frame = int(loudness.argmin()) + _QUIET_FRAMES // 2
-        cut = _SHORTEST_PIECE_SAMPLES + frame * _FRAME_SAMPLES
-        pieces.append(audio[:cut])
-        audio = audio[cut:]
-    pieces.append(audio)
-    return pieces
 
 
 def loop_start(tokens: list[int]) -> int | None:
