@@ -170,6 +170,8 @@ class LlmRequest:
     """Tool definitions in the chat-completions form: {"type": "function", "function": {...}}."""
     tool_choice: Any = None
     """As in chat completions: "auto", "none", "required" or a named function; None: the model's default."""
+    response_schema: Mapping[str, Any] | None = None
+    """JSON schema that the reply is to follow. Back ends that cannot see to it ignore it: check what comes."""
 
 
 @dataclass(frozen=True, slots=True)

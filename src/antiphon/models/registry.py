@@ -68,6 +68,10 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
     Kind.STT: {
         "faster-whisper": Entry("antiphon.models.stt.faster_whisper:FasterWhisper"),
         "moonshine": Entry("antiphon.models.stt.moonshine:Moonshine"),
+        "transformers-whisper": Entry(
+            "antiphon.models.stt.transformers_whisper:TransformersWhisper"
+        ),
+        "kyutai-transformers": Entry("antiphon.models.stt.transformers_whisper:KyutaiTransformers"),
         "scripted": Entry("antiphon.models.scripted:ScriptedStt"),
     },
     Kind.LLM: {
@@ -77,6 +81,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "vllm": _openai("http://localhost:8000/v1"),
         "llama-server": _openai("http://localhost:8080/v1"),
         "groq": _openai("https://api.groq.com/openai/v1"),
+        "transformers": Entry("antiphon.models.llm.transformers_chat:TransformersChat"),
         "scripted": Entry("antiphon.models.scripted:ScriptedLlm"),
     },
     Kind.TTS: {

@@ -233,6 +233,8 @@ class LlamaCpp:
             "stop": _special_tokens(tail[-200:]),
             **self._sampling,
         }
+        if request.response_schema is not None:
+            body["json_schema"] = request.response_schema
         stream = self._start(request.call_id, self._server.handle_completions, body)
         return stream, read(stream, ThoughtFilter(tail.rstrip().endswith("<think>")))
 

@@ -181,6 +181,9 @@ class OpenAICompatible:
             body["tools"] = list(request.tools)
             if request.tool_choice is not None:
                 body["tool_choice"] = request.tool_choice
+        if request.response_schema is not None:
+            schema = {"name": "answer", "schema": request.response_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         while True:
             try:
                 return await self._client.chat.completions.create(
@@ -256,7 +259,7 @@ class _Dialect:
         if "max_completion_tokens" in refusal and "max_tokens" not in self._renamed:
             self._renamed["max_tokens"] = "max_completion_tokens"
             return True
-        for field in ("stream_options", "temperature"):
+        for field in ("stream_options", "temperature", "response_format"):
             if field in refusal and field not in self._dropped:
                 self._dropped.add(field)
                 return True
