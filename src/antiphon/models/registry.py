@@ -72,6 +72,12 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             "antiphon.models.stt.transformers_whisper:TransformersWhisper"
         ),
         "kyutai-transformers": Entry("antiphon.models.stt.transformers_whisper:KyutaiTransformers"),
+        "openai": Entry("antiphon.models.stt.openai_transcription:OpenAITranscription"),
+        "groq": Entry(
+            "antiphon.models.stt.openai_transcription:OpenAITranscription",
+            {"base_url": "https://api.groq.com/openai/v1", "model": "whisper-large-v3-turbo"},
+        ),
+        "moshi-server": Entry("antiphon.models.stt.moshi_server:MoshiServerStt"),
         "scripted": Entry("antiphon.models.scripted:ScriptedStt"),
     },
     Kind.LLM: {
@@ -87,6 +93,11 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
     Kind.TTS: {
         "kokoro": Entry("antiphon.models.tts.kokoro:Kokoro"),
         "piper": Entry("antiphon.models.tts.piper:Piper"),
+        "openai": Entry("antiphon.models.tts.openai_speech:OpenAISpeech"),
+        "edge-tts": Entry("antiphon.models.tts.edge:EdgeTts"),
+        "espeak": Entry("antiphon.models.tts.espeak:Espeak"),
+        "xtts-server": Entry("antiphon.models.tts.xtts_server:XttsServer"),
+        "moshi-server": Entry("antiphon.models.tts.moshi_server:MoshiServerTts"),
         "scripted": Entry("antiphon.models.scripted:ScriptedTts"),
     },
 }

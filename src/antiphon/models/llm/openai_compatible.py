@@ -8,30 +8,19 @@ or templates: those are the server's.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from antiphon.errors import AntiphonError, ModelError, suggest
+from antiphon.errors import AntiphonError, ModelError
 from antiphon.models.chat import ThoughtFilter, ToolCalls, as_wire
+from antiphon.models.endpoint import OPENAI_URL, Endpoint
 from antiphon.models.ports import LlmDelta, LlmRequest, Message, ModelInfo, Usage, WeightSource
 from antiphon.models.registry import register_model
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletionChunk
-
-OPENAI_URL = "https://api.openai.com/v1"
-
-_KEY_VARIABLES: Mapping[str, str] = {
-    "api.openai.com": "OPENAI_API_KEY",
-    "api.groq.com": "GROQ_API_KEY",
-}
-_NO_KEY = "none"
-"""Servers without keys still want the header."""
 
 
 @register_model("llm", "openai")
@@ -69,81 +58,47 @@ class OpenAICompatible:
         `warm_with_request`: read prompts early by asking for one token (for vLLM's prefix cache).
         """
         del weights  # they are the server's
-        url = urlsplit(base_url)
-        self._host = url.hostname or base_url
-        self._where = f"{self._host}:{url.port}" if url.port else self._host
-        self._base_url = base_url
+        self._endpoint = Endpoint(
+            base_url,
+            api_key,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            max_retries=max_retries,
+            headers=extra_headers,
+        )
         self._model = model
-        self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
-        self._timeout_s = timeout_s
-        self._connect_timeout_s = connect_timeout_s
-        self._max_retries = max_retries
-        self._headers = dict(extra_headers or {})
         self._extra_body = dict(extra_body or {})
         self._warm_with_request = warm_with_request
-        self._known: tuple[str, ...] = ()
         self._dialect = _Dialect()
-        self._client: AsyncOpenAI | None = None
-        self.info = ModelInfo(name="openai", detail=f"{model} at {self._where}".strip())
+        self.info = ModelInfo(name="openai", detail=f"{model} at {self._endpoint.where}".strip())
 
     async def load(self) -> None:
-        """Open the connection and see whether the server answers. Raises ModelError with what to
-        do.
-        """
-        import openai
-
-        if not self._key.get_secret_value():
-            variable = _KEY_VARIABLES.get(self._host, "")
-            self._key = SecretStr(os.environ.get(variable, "") if variable else _NO_KEY)
-            if not self._key.get_secret_value():
-                raise ModelError(f"{self._where} wants a key: set {variable} or the option api_key")
-        self._client = openai.AsyncOpenAI(
-            api_key=self._key.get_secret_value(),
-            base_url=self._base_url,
-            timeout=openai.Timeout(self._timeout_s, connect=self._connect_timeout_s),
-            max_retries=self._max_retries,
-            default_headers=self._headers,
-        )
+        """Open the connection and see whether the server answers. Raises ModelError with what to do."""
+        await self._endpoint.open()
         try:
-            self._known = tuple(model.id for model in (await self._client.models.list()).data or ())
-        except openai.NotFoundError:
-            self._known = ()  # not every server lists its models
-        except Exception as error:
-            await self.close()
-            raise self._explained(error) from error
-        if not self._model:
-            await self._choose_model()
-        self.info = ModelInfo(name="openai", detail=f"{self._model} at {self._where}")
-
-    async def _choose_model(self) -> None:
-        if len(self._known) == 1:
-            self._model = self._known[0]
-            return
-        await self.close()
-        some = ", ".join(self._known[:10])
-        raise ModelError(
-            f"name a model of {self._where} (option model)" + (f": it has {some}" if some else "")
-        )
+            self._model = self._endpoint.choose_model(self._model)
+        except ModelError:
+            await self._endpoint.close()
+            raise
+        self.info = ModelInfo(name="openai", detail=f"{self._model} at {self._endpoint.where}")
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._endpoint.close()
 
     async def generate(self, request: LlmRequest) -> AsyncIterator[LlmDelta]:
         """Closing it closes the HTTP stream, which is what stops the server."""
         try:
             stream = await self._ask(request, stream=True)
         except Exception as error:
-            raise self._explained(error) from error
+            raise self._endpoint.explained(error, self._model) from error
         try:
             async with contextlib.aclosing(_read(stream)) as deltas:
                 async for delta in deltas:
                     yield delta
         except AntiphonError as error:
-            raise ModelError(f"{self._where}: {error}") from error
+            raise ModelError(f"{self._endpoint.where}: {error}") from error
         except Exception as error:
-            raise self._broken(error) from error
+            raise self._endpoint.broken(error) from error
         finally:
             with contextlib.suppress(Exception):  # the reply is over, however its connection ends
                 await stream.close()
@@ -155,7 +110,7 @@ class OpenAICompatible:
         try:
             await self._ask(request, stream=False, max_tokens=1)
         except Exception as error:
-            raise self._explained(error) from error
+            raise self._endpoint.explained(error, self._model) from error
 
     async def release(self, call_id: str) -> None:
         """Nothing is kept for a call."""
@@ -166,8 +121,6 @@ class OpenAICompatible:
         """-> stream or completion. Asks again without a field that the server refuses by its name."""
         import openai
 
-        if self._client is None:
-            raise ModelError(f"the language model at {self._where} is not loaded")
         body: dict[str, Any] = {
             "model": self._model,
             "messages": self._messages(request.messages),
@@ -186,8 +139,10 @@ class OpenAICompatible:
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         while True:
             try:
-                return await self._client.chat.completions.create(
-                    **self._dialect.spoken(body), extra_body=self._extra_body
+                return await self._endpoint.ask(
+                    lambda client: client.chat.completions.create(
+                        **self._dialect.spoken(body), extra_body=self._extra_body
+                    )
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self._dialect.learn(str(error)):
@@ -197,47 +152,6 @@ class OpenAICompatible:
         if not messages:
             raise ModelError("the language model was asked without a message")
         return as_wire(messages)
-
-    def _explained(self, error: Exception) -> ModelError:
-        """What happened and what to do, in one line without the key."""
-        import openai
-
-        if isinstance(error, ModelError):
-            return error
-        where, said = self._where, self._without_key(str(error))
-        match error:
-            case openai.AuthenticationError() | openai.PermissionDeniedError():
-                text = f"{where} refuses the key: check the key (option api_key)"
-            case openai.NotFoundError():
-                text = f"{where} has no model {self._model!r}{suggest(self._model, self._known)}"
-            case openai.RateLimitError():
-                text = f"{where} is asked too often or the quota is used up: {said}"
-            case openai.APITimeoutError():
-                text = f"{where} did not answer within {self._timeout_s:g} s"
-            case openai.APIConnectionError():
-                text = f"cannot reach {self._safe_url()}: start the server there, or set base_url"
-            case openai.APIStatusError():
-                text = f"{where} answered {error.status_code}: {said}"
-            case _:
-                text = f"{where} cannot be used: {said or type(error).__name__}"
-        return ModelError(text)
-
-    def _broken(self, error: Exception) -> ModelError:
-        """The same for a reply that had begun."""
-        if "Timeout" in type(error).__name__:
-            return ModelError(f"{self._where} was silent for {self._timeout_s:g} s within a reply")
-        said = self._without_key(str(error)) or type(error).__name__
-        return ModelError(f"the reply of {self._where} broke off: {said}")
-
-    def _safe_url(self) -> str:
-        """Without user name and password."""
-        url = urlsplit(self._base_url)
-        return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
-
-    def _without_key(self, text: str) -> str:
-        key = self._key.get_secret_value()
-        text = text.replace(key, "***") if key and key != _NO_KEY else text
-        return " ".join(text.split())[:300]
 
 
 class _Dialect:

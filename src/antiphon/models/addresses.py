@@ -1,0 +1,59 @@
+"""Several addresses of one service: which is tried first, after some of them could not be reached.
+
+Knows no protocol: whoever asks says what failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from antiphon.errors import ModelError
+
+_REST_S = 15.0
+"""An address that could not be reached is not the first choice for so long."""
+
+
+class Addresses:
+    """Of one client. `text`: one or several URLs, separated by commas, best first. Raises ModelError for none."""
+
+    def __init__(self, text: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.urls = tuple(url.strip().rstrip("/") for url in text.split(",") if url.strip())
+        if not self.urls:
+            raise ModelError("no address was given: set the option base_url")
+        self._clock = clock
+        self._rests_until_s = [0.0] * len(self.urls)
+        self._using = 0
+
+    @property
+    def url(self) -> str:
+        """The one used last."""
+        return self.urls[self._using]
+
+    @property
+    def where(self) -> str:
+        """Host and port of the one used last."""
+        return host_and_port(self.url)
+
+    def in_turn(self) -> Iterator[int]:
+        """Positions in `urls`, those that failed a moment ago last. Each is the one used while it is tried."""
+        now_s = self._clock()
+        for at in sorted(
+            range(len(self.urls)), key=lambda at: (now_s < self._rests_until_s[at], at)
+        ):
+            self._using = at
+            yield at
+
+    def failed(self, at: int) -> None:
+        self._rests_until_s[at] = self._clock() + _REST_S
+
+    def served(self, at: int) -> None:
+        self._rests_until_s[at] = 0.0
+
+
+def host_and_port(url: str) -> str:
+    """Without user name and password."""
+    parts = urlsplit(url)
+    host = parts.hostname or url
+    return f"{host}:{parts.port}" if parts.port else host
