@@ -74,6 +74,10 @@ class World:
     """The latest user text -> what the language model answers."""
     calls: Callable[[tuple[Item, ...]], Sequence[ToolRequest]] = lambda history: ()
     """History -> function calls that the language model asks for after its words."""
+    ours: bool = True
+    """Functions are run by us; False: by the client."""
+    filler: str = ""
+    """What a function of ours wants said when it takes long."""
     finished: Callable[[str], float] = lambda words: 0.9
     """Words so far -> what the turn detector says."""
     fail: dict[str, int] = field(default_factory=dict)
@@ -225,6 +229,8 @@ class World:
             case act.Speak():
                 self._speak(action)
             case act.RunTool():
+                if self.ours:
+                    self._later(0, ev.ToolStarted(action.call.call_id, self.filler))
                 result = ev.ToolReturned(action.call.call_id, f"result of {action.call.name}")
                 self._later(self.delays.tool, result)
             case act.Abandon():
