@@ -155,6 +155,12 @@ ALIAS_VALUES: dict[str, tuple[str, Any]] = {
     "PRELOAD_MODELS": ("false", False),
     "ENABLE_MEMORY_EFFICIENT_LOADING": ("false", False),
     "TRUST_REMOTE_CODE": ("true", True),
+    "ANTIPHON_API_KEY": ("sk-one", "sk-one"),
+    "TWILIO_ACCOUNT_SID": ("AC1", "AC1"),
+    "TWILIO_AUTH_TOKEN": ("secret", "secret"),
+    "TWILIO_PHONE_NUMBER": ("+15550199", "+15550199"),
+    "PUBLIC_URL": ("https://v.example/", "https://v.example"),
+    "PROXY_HOST": ("v.example", "https://v.example"),
 }
 
 

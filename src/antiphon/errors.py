@@ -34,6 +34,10 @@ class ProtocolError(AntiphonError):
     """A peer broke the rules of its protocol. The connection usually lives on."""
 
 
+class ToolError(AntiphonError):
+    """A function that the agent called cannot be run, or failed. The language model is told the line."""
+
+
 class BusyError(AntiphonError):
     """The server holds as many calls as it can serve well."""
 

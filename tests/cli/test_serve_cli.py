@@ -17,6 +17,8 @@ import pytest
 from tests.cli.support import LIMIT_S, SCRIPTED, Command
 from websockets.asyncio.client import connect
 
+from antiphon.audio.growing import read_sides
+
 
 @pytest.fixture
 def antiphon(tmp_path: Path) -> Command:
@@ -99,6 +101,55 @@ def test_a_call_is_a_line_at_its_beginning_and_its_end(antiphon: Command) -> Non
     began, ended = err.splitlines()
     assert re.search(r"INFO +server\.calls: call \w{16} began", began)
     assert re.search(r"call \w{16} ended after \d\.\d s, 0 turns", ended)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_folders_on_the_command_line(antiphon: Command, tmp_path: Path, killed: bool) -> None:
+    """Stopped or killed in mid-call: the recording can be read up to then, and reported."""
+    from tests.support import say
+
+    async def talk(address: str) -> str:
+        async with connect(f"ws://{address}/ws/conversation?rate=16000") as socket:
+            await socket.send('{"type":"start","format":"pcm_s16le","extensions":["floor"]}')
+            name = json.loads(await socket.recv())["session_id"]
+            pcm = say(440, 640, silence_ms=2_400).tobytes()
+            for at in range(0, len(pcm), 640):
+                await socket.send(pcm[at : at + 640])
+            replies = 0
+            while replies < 2:  # the greeting and the answer
+                frame = await socket.recv()
+                replies += isinstance(frame, str) and json.loads(frame)["type"] == "turn_complete"
+            if (
+                killed
+            ):  # the latest two seconds are not on the disk yet: go on until there are earlier ones
+                path = folders[1] / f"{name}.opus"
+                while path.stat().st_size < 4_000:
+                    await socket.send(pcm[:640])
+                    await asyncio.sleep(0.02)
+            else:
+                await socket.send('{"type":"stop"}')
+                await socket.wait_closed()
+        return str(name)
+
+    folders = [tmp_path / name for name in ("traces", "calls", "debug")]
+    options = zip(("--trace", "--record", "--debug-audio"), map(str, folders), strict=True)
+    with serving(antiphon, *(word for pair in options for word in pair)) as (process, address, _):
+        name = asyncio.run(talk(address))
+        code, _, _ = stop(process, signal.SIGKILL if killed else signal.SIGTERM)
+    assert code == (-signal.SIGKILL if killed else 0)
+    left, right = read_sides(folders[1] / f"{name}.opus", 16_000)
+    assert len(left) == len(right)
+    assert (folders[2] / f"{name}.caller.wav").is_file()
+    if killed:
+        return
+    assert "what time is it" not in (folders[0] / f"{name}.jsonl").read_text()
+    antiphon.variables = {
+        "ANTIPHON_TRACE_DIR": str(folders[0]),
+        "ANTIPHON_RECORDING_DIR": str(folders[1]),
+    }
+    done = antiphon("report", name, "-o", "call.html")
+    assert done.returncode == 0, done.stderr
+    assert "No recording" not in (tmp_path / "call.html").read_text()
 
 
 def test_stops_while_it_starts(antiphon: Command) -> None:

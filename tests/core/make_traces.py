@@ -116,6 +116,16 @@ def tool_call() -> World:
     return world.run(7_000)
 
 
+def tool_slow() -> World:
+    world = World(Policy(greeting=""))
+    weather = ToolRequest("c1", "weather", '{"city": "Oslo"}')
+    world.calls = lambda history: () if history[-1].role == "tool_result" else (weather,)
+    world.reply = lambda words: "Let me have a look."
+    world.delays.tool = 6_000
+    world.speak(500, "how is the weather in Oslo", 1_500)
+    return world.run(12_000)
+
+
 SCENARIOS: tuple[Callable[[], World], ...] = (
     clean_turn,
     pause_in_mid_sentence,
@@ -129,6 +139,7 @@ SCENARIOS: tuple[Callable[[], World], ...] = (
     idle_goodbye,
     manual_turn,
     tool_call,
+    tool_slow,
 )
 
 

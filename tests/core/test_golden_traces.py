@@ -16,7 +16,7 @@ from antiphon.testing.rules import check_trace
 FOLDER = Path(__file__).parents[1] / "traces"
 
 NAMES = """clean-turn pause-in-mid-sentence barge-in mm-hm late-transcript llm-failure hang-up-while-speaking
-speculation-thrown-away greeting-interrupted idle-goodbye manual-turn tool-call""".split()
+speculation-thrown-away greeting-interrupted idle-goodbye manual-turn tool-call tool-slow""".split()
 
 SHIPS = "The sea is deep and cold, and nobody knows how many ships lie there."
 
@@ -199,3 +199,12 @@ def test_tool_call() -> None:
     assert told.heard() == ["Let me have a look."] * 2
     roles = [item["role"] for item in told.all("Generate")[-1]["history"]]
     assert roles == ["user", "assistant", "tool_call", "tool_result"]
+
+
+def test_tool_slow() -> None:
+    told = Told("tool-slow")
+    assert told.heard() == ["Let me have a look.", "One moment, please.", "Let me have a look."]
+    assert len(told.all("RunTool")) == 1
+    # What bridges the wait is no answer: the model that is given the result does not see it.
+    last = told.all("Generate")[-1]["history"]
+    assert [item["role"] for item in last] == ["user", "assistant", "tool_call", "tool_result"]

@@ -27,6 +27,8 @@ POLICIES = [
     Policy(greeting="", client_can_clear=True, client_reports_played=True),
     Policy(greeting="", barge_in="immediate", client_can_clear=True, max_idle_prompts=0),
     Policy(interruptible=False, use_turn_detector=False),
+    Policy(greeting="", interruptible=False, overhear=True, plain_silence_ms=200),
+    Policy(greeting="", idle_answer=True, idle_prompt_after_ms=500, barge_in="immediate"),
     Policy(greeting="", auto_turns=False, auto_reply=False, idle_prompt_after_ms=0),
     Policy(greeting="", auto_reply=False, reopen_turns=False),
     Policy(greeting="", speculate_after_ms=0, speak_ahead_ms=0, partial_every_ms=0),
@@ -214,6 +216,10 @@ class AnyCall(RuleBasedStateMachine):
     @rule(back=replies, call=st.sampled_from(CALL_IDS))
     def reply_tool(self, back: int, call: str) -> None:
         self.post(ev.ReplyTool(self.pick_reply(back), ToolRequest(call, "f", "{}")))
+
+    @rule(call=st.sampled_from(CALL_IDS), filler=st.sampled_from(["", "I am looking."]))
+    def tool_started(self, call: str, filler: str) -> None:
+        self.post(ev.ToolStarted(call, filler))
 
     @rule(call=st.sampled_from(CALL_IDS), output=st.sampled_from(["", "42"]))
     def tool_returned(self, call: str, output: str) -> None:

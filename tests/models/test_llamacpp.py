@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -103,6 +104,23 @@ def test_it_must_be_loaded_before_it_is_asked() -> None:
 
 
 # --- the port -----------------------------------------------------------------------------------
+
+
+@pytest.mark.weights
+def test_a_schema_is_followed(model: LlamaCpp) -> None:
+    properties = {"city": {"type": "string", "maxLength": 20}, "sure": {"type": "boolean"}}
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    request = replace(asked(CAPITAL, "schema", 60), response_schema=schema)
+    found = json.loads(said(list(model.generate(request))))
+    assert isinstance(found["city"], str)
+    assert isinstance(found["sure"], bool)
+    assert len(found) == 2
+    model.release("schema")
 
 
 @pytest.mark.weights

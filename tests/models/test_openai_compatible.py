@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -240,9 +241,16 @@ def test_what_is_asked() -> None:
                     "top_k": 5,
                 }
             ]
+            assert len(server.connections) == 1  # the one that `load` opened
+            schema = {"type": "object"}
+            request = replace(REQUEST, response_schema=schema)
+            assert said([delta async for delta in model.generate(request)]) == "Hello."
+            assert server.bodies[-1]["response_format"] == {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema},
+            }
             assert "x-team: voice" in server.headers[-1].lower()
             assert f"Bearer {KEY}" in server.headers[-1]
-            assert len(server.connections) == 1  # the one that `load` opened
 
     asyncio.run(talk())
 
@@ -267,6 +275,7 @@ def test_it_keeps_the_contract() -> None:
     ("field", "message"),
     [
         ("stream_options", "unknown field: stream_options"),
+        ("response_format", "response_format is not supported here"),
         ("temperature", "Unsupported value: 'temperature' does not support 0.5 with this model."),
         ("max_tokens", "'max_tokens' is not supported. Use 'max_completion_tokens' instead."),
     ],
@@ -282,8 +291,9 @@ def test_a_field_that_the_server_refuses_is_left_out_from_then_on(field: str, me
 
     async def talk() -> None:
         async with served(answer) as (model, server):
+            request = replace(REQUEST, response_schema={"type": "object"})
             for _ in range(2):
-                assert said([delta async for delta in model.generate(REQUEST)]) == "Hello."
+                assert said([delta async for delta in model.generate(request)]) == "Hello."
             assert [field in body for body in server.bodies] == [True, False, False]
             if field == "max_tokens":
                 assert server.bodies[-1]["max_completion_tokens"] == 7

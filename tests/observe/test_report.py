@@ -189,6 +189,7 @@ def test_one_slow_turn_does_not_squeeze_the_others() -> None:
 
 def test_files(world: World, tmp_path: Path) -> None:
     from antiphon.audio.encoding import encode_file
+    from antiphon.audio.growing import GrowingFile
 
     path, wav = tmp_path / "abc.jsonl", tmp_path / "abc.wav"
     path.write_text("\n".join(world.lines))
@@ -196,6 +197,12 @@ def test_files(world: World, tmp_path: Path) -> None:
     html = report_file(path, caller=wav)
     assert "<h1>Call abc</h1>" in html
     assert 'class="wave caller"' in html
+    both = GrowingFile(tmp_path / "both.flac", "flac", 8_000, 2)
+    both.write(np.stack([tone(2_000).pcm, tone(2_000).pcm], axis=1))
+    both.close()
+    html = report_file(path, recording=tmp_path / "both.flac")
+    assert 'class="wave caller"' in html
+    assert "No recording" not in html
     with pytest.raises(AntiphonError, match="cannot read"):
         report_file(tmp_path / "none.jsonl")
 

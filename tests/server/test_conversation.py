@@ -50,6 +50,7 @@ def test_an_older_client_sees_its_protocol_and_nothing_else(tmp_path: Path) -> N
                 assert [k for n, k in enumerate(kinds) if k not in kinds[:n]] == order
                 await caller.send(type="end_conversation")
                 assert await caller.wait_closed() == (1000, "")
+                assert caller.kinds()[-1] == "analysis"
             await until(lambda: len(served.calls) == 0)
 
     run(main())

@@ -138,3 +138,26 @@ def test_loopback() -> None:
         False,
         False,
     ]
+
+
+def test_another_socket_gets_what_the_lost_one_swallowed() -> None:
+    async def main() -> None:
+        lost, next_one, box = Slow(), Slow(), Outbox(1_000, lambda: None, remember=3)
+        for frame in ("1", b"audio", "2", "drop", "4", "5"):
+            box.put(frame)
+        assert box.next_number() == 6
+        draining = asyncio.create_task(box.drain(lost))
+        for _ in range(5):
+            lost.may_take.release()
+        await until(lambda: lost.taken == ["1", b"audio", "2", "drop", "4"])
+        draining.cancel()  # "5" is in the air
+        box.put(b"more audio")
+        box.put("6")
+        box.requeue(2, lambda number: f"welcome {number}", lambda text: text != "drop")
+        box.close()
+        for _ in range(4):
+            next_one.may_take.release()
+        await box.drain(next_one)
+        assert next_one.taken == ["welcome 6", "4", "5", "6"]
+
+    run(main())

@@ -11,7 +11,7 @@ from tests.support import run, until
 
 from antiphon.core.history import Item, ToolRequest
 from antiphon.models.ports import Message, ToolCall
-from antiphon.session.prompting import messages
+from antiphon.session.prompting import RUNNING, messages
 from antiphon.session.stall import StallClock
 from antiphon.session.utterance import UtteranceBuffer
 
@@ -109,3 +109,41 @@ def test_history_as_messages_grows_at_its_end_only() -> None:
         Message("assistant", "It is noon."),
     )
     assert messages("", items[:1]) == (Message("user", "hello"),)
+
+
+def test_a_function_call_stands_where_its_result_does() -> None:
+    items = [
+        Item("u1", "user", "what time is it"),
+        Item("t1", "tool_call", tool=ToolRequest("c1", "clock", "{}")),
+        Item("u2", "user", "and how are you"),
+        Item("a2", "assistant", "Very well."),
+        Item("r1", "tool_result", "noon", call_id="c1"),
+    ]
+    call = Message("assistant", "", (ToolCall("c1", "clock", "{}"),))
+    question, answer = Message("user", "and how are you"), Message("assistant", "Very well.")
+    asked = Message("user", "what time is it")
+    # Until there is a result the model is told that it is coming, so that it does not call again.
+    running = Message("tool", RUNNING, tool_call_id="c1")
+    assert messages("", items[:2]) == (asked,)
+    assert messages("", items[:3]) == (asked, call, running, question)
+    assert messages("", items) == (
+        asked,
+        question,
+        answer,
+        call,
+        Message("tool", "noon", tool_call_id="c1"),
+    )
+
+
+def test_calls_that_follow_each_other_are_told_one_by_one() -> None:
+    items = [
+        Item("u1", "user", "hello"),
+        Item("t1", "tool_call", tool=ToolRequest("c1", "clock", "{}")),
+        Item("r1", "tool_result", "noon", call_id="c1"),
+        Item("t2", "tool_call", tool=ToolRequest("c2", "map", "{}")),
+        Item("r2", "tool_result", "here", call_id="c2"),
+        Item("r3", "tool_result", "of nothing", call_id="c3"),
+    ]
+    told = messages("", items)
+    assert [len(m.tool_calls) for m in told] == [0, 1, 0, 1, 0, 0]
+    assert told[: len(messages("", items[:3]))] == messages("", items[:3])

@@ -25,7 +25,13 @@ import antiphon
 
 WEB = Path(antiphon.__file__).parent / "web"
 WAIT_S = 15.0
-EXTENSIONS = ["clear", "played", "floor", "heard", "turn"]
+EXTENSIONS = ["clear", "played", "floor", "heard", "turn", "items", "settings", "commit", "resume"]
+OPTIONS = {
+    "agents": ["Tutor", "Receptionist"],
+    "voices": ["anna", "ben"],
+    "languages": ["de", "en", "fr"],
+    "levels": ["beginner", "intermediate", "advanced"],
+}
 
 
 class Conversation:
@@ -54,7 +60,8 @@ class Conversation:
 
     def connected(self, **fields: Any) -> None:
         """Accepts the conversation as a server with all extensions does."""
-        self.send("connected", session_id="s1", extensions=EXTENSIONS, **fields)
+        known: dict[str, Any] = {"session_id": "s1", "extensions": EXTENSIONS}
+        self.send("connected", **{**known, **fields})
 
     def send(self, kind: str, **fields: Any) -> None:
         self.send_text(json.dumps({"type": kind, **fields}))
@@ -139,6 +146,10 @@ class FakeServer:
         @app.get("/ready")
         async def ready() -> Response:
             return Response(status_code=self.ready_status)
+
+        @app.get("/api/options")
+        async def options() -> dict[str, list[str]]:
+            return OPTIONS
 
         @app.websocket("/ws/conversation")
         async def conversation(websocket: WebSocket) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.web.driver import TONE_HZ, begin, say, stat, tone, until
-from tests.web.fake_server import FakeServer
+from tests.web.fake_server import EXTENSIONS, FakeServer
 
 pytestmark = pytest.mark.browser
 
@@ -47,7 +47,7 @@ def test_start_announces_what_is_then_sent(page: Page, server: FakeServer) -> No
         "type": "start",
         "format": "pcm_s16le",
         "rate": rate_hz,
-        "extensions": ["clear", "played", "floor", "heard", "turn"],
+        "extensions": EXTENSIONS,
     }
     talk.wait(lambda c: len(c.frames) >= 50)
     frames = talk.frames[:50]
@@ -190,6 +190,7 @@ def test_server_without_extensions(page: Page, server: FakeServer) -> None:
 
 @pytest.mark.parametrize("key", ["Space", "Enter"])
 def test_keyboard_starts_and_escape_ends(page: Page, server: FakeServer, key: str) -> None:
+    page.keyboard.press("Tab")  # the settings
     page.keyboard.press("Tab")
     page.keyboard.press(key)
     talk = server.next_conversation()

@@ -109,11 +109,22 @@ def test_refused_conversation(
     expect(page.get_by_role("alert")).to_be_empty()
 
 
-def test_busy_server(page: Page, server: FakeServer) -> None:
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("", "busy: all conversations are taken"),
+        ("all 32 lines are busy; try again soon", "busy: all conversations are taken"),
+        ("the models are still loading; try again in a moment", "loading its models"),
+        ("there is no disk space", "there is no disk space"),
+    ],
+)
+def test_busy_server(page: Page, server: FakeServer, reason: str, words: str) -> None:
     page.get_by_role("button", name="Start").click()
     talk = server.next_conversation()
+    if reason:
+        talk.send("error", message=reason)
     talk.close(1013)
-    expect(page.get_by_role("alert")).to_contain_text("busy")
+    expect(page.get_by_role("alert")).to_contain_text(words)
     server.next_conversation().connected()
     expect(page.get_by_role("alert")).to_be_empty()
 
@@ -144,7 +155,7 @@ def test_gives_up_after_half_a_minute(page: Page, server: FakeServer) -> None:
 def test_server_ends_the_conversation(page: Page, server: FakeServer) -> None:
     talk = begin(page, server)
     talk.send("ai_text", text="Goodbye.", is_complete=True)
-    talk.send("ended", reason="idle")
+    talk.send("ended", reason="nobody answered")
     talk.close(1000)
     status = page.get_by_role("status")
     expect(status).to_contain_text("Conversation ended")

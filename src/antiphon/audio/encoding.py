@@ -94,16 +94,16 @@ def format_of(path: str | os.PathLike[str]) -> str:
     raise AudioError(f"cannot write {extension} audio{suggest(extension, _EXTENSIONS)}")
 
 
-def wav_header(rate_hz: int, data_bytes: int | None) -> bytes:
-    """The 44 bytes before 16-bit mono samples.
+def wav_header(rate_hz: int, data_bytes: int | None, channels: int = 1) -> bytes:
+    """The 44 bytes before 16-bit samples.
 
     `data_bytes` None: not known yet; both sizes are then 2**32 - 1, which players and FFmpeg read as "to the end".
     """
     size = _UNKNOWN_SIZE if data_bytes is None else data_bytes
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", min(_UNKNOWN_SIZE, size + 36), b"WAVE", b"fmt ", 16, 1, 1),
-        *(rate_hz, rate_hz * 2, 2, 16, b"data", size),
+        *(b"RIFF", min(_UNKNOWN_SIZE, size + 36), b"WAVE", b"fmt ", 16, 1, channels),
+        *(rate_hz, rate_hz * 2 * channels, 2 * channels, 16, b"data", min(_UNKNOWN_SIZE, size)),
     )
 
 

@@ -22,6 +22,7 @@ from antiphon.cli.doctor_checks import (
     check_python,
     check_sound,
 )
+from antiphon.cli.doctor_settings import check_folders, shown_settings
 from antiphon.cli.settings import settings_with
 from antiphon.errors import AntiphonError
 
@@ -34,10 +35,16 @@ def doctor(
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, as section.name=value.")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every setting, not only those that were changed.")
+    ] = False,
+    phone: Annotated[
+        bool, typer.Option("--phone", help="Check the telephone from outside in as well.")
+    ] = False,
 ) -> None:
     """Check installation, settings, models, machine and a recording. Ends with 1 when anything fails."""
     findings: list[Finding] = []
-    for finding in examine(recording, sets or []):
+    for finding in examine(recording, sets or [], everything=everything, phone=phone):
         findings.append(finding)
         if not as_json:
             typer.echo(as_line(finding))
@@ -49,7 +56,9 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine(recording: Path | None, sets: list[str]) -> Iterator[Finding]:
+def examine(
+    recording: Path | None, sets: list[str], *, everything: bool = False, phone: bool = False
+) -> Iterator[Finding]:
     """Every check in turn. Without valid settings those that need them are left out."""
     yield from check_python()
     yield from check_packages()
@@ -59,9 +68,15 @@ def examine(recording: Path | None, sets: list[str]) -> Iterator[Finding]:
         yield Finding("settings", FAIL, str(error), "correct it and run this again")
     else:
         yield Finding("settings", OK, "valid")
+        yield from shown_settings(settings, everything=everything)
         yield from check_models(settings)
         yield from check_endpoints(settings)
         yield from check_port(settings)
+        yield from check_folders(settings)
+        if phone:
+            from antiphon.cli.doctor_phone import check_phone
+
+            yield from check_phone(settings)
     yield from check_machine()
     yield from check_sound()
     if recording is not None:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from antiphon.cli import bench, doctor, models, replay, report, run, serve, talk
+from antiphon.cli import bench, call, dial, doctor, keys, models, replay, report, run, serve, talk
 from antiphon.errors import AntiphonError
 
 app = typer.Typer(
@@ -22,10 +22,13 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("run")(run.run)
 app.command("talk")(talk.talk)
+app.command("call")(call.call)
+app.command("dial")(dial.dial)
 app.command("report")(report.report)
 app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.add_typer(bench.app, name="bench")
 
 

@@ -13,21 +13,27 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The page; default: CALL.html here.")
     ] = None,
-    caller: Annotated[Path | None, typer.Option(help="Recording of the caller.")] = None,
-    agent: Annotated[Path | None, typer.Option(help="Recording of the agent, as heard.")] = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="Recording of both; default: the call's in recording_dir.")
+    ] = None,
+    caller: Annotated[Path | None, typer.Option(help="Recording of the caller alone.")] = None,
+    agent: Annotated[Path | None, typer.Option(help="Recording of the agent alone.")] = None,
 ) -> None:
     """Write one HTML file that shows a call: who spoke when, every step of every turn, every word."""
     from antiphon.cli.settings import settings_with
     from antiphon.errors import AntiphonError
     from antiphon.observe.report import report_file
+    from antiphon.session.call_recording import find_recording
 
-    path = Path(call)
+    path, settings = Path(call), settings_with([])
     if not path.is_file():
-        folder = settings_with([]).trace_dir
+        folder = settings.trace_dir
         if folder is None:
             raise AntiphonError(f"there is no file {call}; name a trace, or set trace_dir")
         path = folder / f"{Path(call).name}.jsonl"
-    html = report_file(path, caller, agent)
+    if recording is None and settings.recording_dir is not None:
+        recording = find_recording(settings.recording_dir, path.stem)
+    html = report_file(path, caller, agent, recording)
     target = output or Path(f"{path.stem}.html")
     try:
         target.write_text(html, encoding="utf-8")

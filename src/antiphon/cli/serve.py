@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,12 +23,28 @@ def serve(
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, as section.name=value.")
     ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Record every call's events here.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Record every call's sound here.")
+    ] = None,
+    debug_audio: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep callers' audio here as it came in.")
+    ] = None,
 ) -> None:
     """Serve the page, the websocket and the HTTP interface."""
     from antiphon.cli.settings import log_to_stderr, settings_with, weight_store
     from antiphon.server.serving import listen
 
-    settings = settings_with(sets or [], server__host=host, server__port=port)
+    settings = settings_with(
+        sets or [],
+        server__host=host,
+        server__port=port,
+        trace_dir=trace,
+        recording_dir=record,
+        debug_audio_dir=debug_audio,
+    )
     log_to_stderr(settings.server.debug, settings.server.log_format)
     # The port first: a busy one is found out before anything is fetched or loaded.
     listener = listen(settings.server.host, settings.server.port)

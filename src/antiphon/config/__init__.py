@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -41,10 +41,14 @@ from antiphon.config.sections import (
     AudioSettings,
     LlmEndpoint,
     ModelsSettings,
+    PhoneSettings,
+    RealtimeSettings,
+    SecuritySettings,
     ServerSettings,
     check_policy,
 )
 from antiphon.config.text import parse_value, parse_values
+from antiphon.config.tools import ToolsSettings
 from antiphon.core.policy import Policy
 from antiphon.errors import ConfigError, suggest
 
@@ -74,10 +78,23 @@ class Settings(BaseSettings):
     endpoint: LlmEndpoint = LlmEndpoint()
     conversation: Annotated[Policy, AfterValidator(check_policy)] = Policy()
     audio: AudioSettings = AudioSettings()
+    phone: PhoneSettings = PhoneSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
+    security: SecuritySettings = SecuritySettings()
+    tools: ToolsSettings = ToolsSettings()
     trace_text: bool = Field(
         False, description="Keep words in traces; otherwise they are replaced."
     )
     trace_dir: Path | None = Field(None, description="Record every call's events here.")
+    recording_dir: Path | None = Field(
+        None, description="Record every call here, caller left, agent right. Ask callers first."
+    )
+    recording_format: Literal["opus", "flac", "wav"] = Field(
+        "opus", description="Of recordings: opus takes about 30 MB an hour, wav 230."
+    )
+    debug_audio_dir: Path | None = Field(
+        None, description="Keep the caller's audio here as it came in, for finding faults."
+    )
 
     config_file: ClassVar[Path | None] = None
     env_file: ClassVar[Path | None] = None
@@ -207,7 +224,11 @@ def _set(tree: dict[str, Any], name: str, value: Any) -> None:
 def _check_environment(variables: Mapping[str, Any], where: str) -> None:
     """A misspelt ANTIPHON_ variable would be ignored in silence otherwise."""
     settings = setting_names()
-    known = {PREFIX + name.upper().replace(".", "__") for name in settings} | OUTSIDE_SETTINGS
+    known = (
+        {PREFIX + name.upper().replace(".", "__") for name in settings}
+        | OUTSIDE_SETTINGS
+        | set(ALIASES)
+    )
     sections = {PREFIX + name.partition(".")[0].upper() for name in settings}
     for name in variables:
         upper = name.upper()
@@ -218,7 +239,7 @@ def _check_environment(variables: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"unknown setting {name} in {where}{_near(upper, known)}")
 
 
-_NEVER_SHOWN = ("endpoint", "models.options")
+_NEVER_SHOWN = ("endpoint", "models.options", "phone", "security")
 """Sections in which a value may be a key that was put in the wrong place."""
 _SHOWN_CHARS = 80
 

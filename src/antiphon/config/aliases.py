@@ -37,6 +37,12 @@ ALIASES: dict[str, Alias] = {
     "PRELOAD_MODELS": Alias("models.preload"),
     "ENABLE_MEMORY_EFFICIENT_LOADING": Alias("models.sequential"),
     "TRUST_REMOTE_CODE": Alias("models.trust_remote_code"),
+    "ANTIPHON_API_KEY": Alias("security.api_key"),
+    "TWILIO_ACCOUNT_SID": Alias("phone.account_sid"),
+    "TWILIO_AUTH_TOKEN": Alias("phone.auth_token"),
+    "TWILIO_PHONE_NUMBER": Alias("phone.from_number"),
+    "PUBLIC_URL": Alias("phone.public_url"),
+    "PROXY_HOST": Alias("phone.public_url"),
 }
 """Variables of the replaced systems. Our own names win where both are set."""
 

@@ -6,15 +6,19 @@ Knows not where values come from. A description is what `docs/reference/configur
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from antiphon.config.text import hide_secrets, names
+from antiphon.config.text import hide_secrets, names, web_address
 from antiphon.core.policy import Policy
 from antiphon.errors import suggest
+
+HASHED_KEY = re.compile(r"(?P<name>[\w.-]{1,64})=sha256:(?P<digest>[0-9a-f]{64})")
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
 
@@ -30,9 +34,21 @@ class ServerSettings(Section):
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: any free one.")
     cors_origins: Names = Field((), description="Web origins that may call from another site.")
     max_calls: int = Field(32, ge=1, description="Calls at the same time; more get a busy answer.")
+    resume_s: int = Field(
+        30, ge=0, le=300, description="A page that lost its connection may come back for so long."
+    )
+    max_parked: int = Field(
+        8, ge=0, description="Calls that wait for their page at a time; more end when it is lost."
+    )
     max_call_s: int = Field(3600, ge=1, description="A call is ended after this many seconds.")
-    max_message_bytes: int = Field(4 << 20, ge=1024, description="Largest websocket message.")
+    max_message_bytes: int = Field(24 << 20, ge=1024, description="Largest websocket message.")
     max_upload_bytes: int = Field(64 << 20, ge=1024, description="Largest file of an HTTP request.")
+    max_requests: int = Field(
+        16, ge=1, description="OpenAI-compatible HTTP requests at work at a time; more get 429."
+    )
+    max_request_s: int = Field(
+        600, ge=1, description="Such a request is given up after this many seconds."
+    )
     max_file_s: int = Field(600, ge=1, description="Longest audio file to be answered, in seconds.")
     max_outbox_bytes: int = Field(
         8 << 20, ge=1024, description="Unsent output per client; more means it stopped reading."
@@ -50,11 +66,21 @@ class AgentSettings(Section):
         "spoken sentences, in plain words, without lists, markup, code or emoji.",
         description="System prompt.",
     )
+    presets: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further system prompts by name, for clients to choose from: `[agent.presets]`.",
+    )
     voice: str = Field("", description="Voice of the text-to-speech model; empty: its own.")
     language: str = Field("en", description="ISO 639-1; empty: let the models detect it.")
     temperature: float = Field(0.6, ge=0, le=2, description="How freely the model chooses words.")
     max_tokens: int = Field(200, ge=1, description="Longest reply, in tokens.")
     speed: float = Field(1.0, ge=0.5, le=2.0, description="Pace of the voice.")
+    level: Literal["", "beginner", "intermediate", "advanced"] = Field(
+        "", description="How to talk to somebody who learns the language; clients may change it."
+    )
+    analysis_s: float = Field(
+        30.0, ge=1, le=300, description="Longest wait for the analysis after `end_conversation`."
+    )
 
 
 class ModelsSettings(Section):
@@ -93,6 +119,136 @@ class LlmEndpoint(Section):
     base_url: str = Field("", description="For instance `http://localhost:11434/v1`.")
     api_key: SecretStr = Field(SecretStr(""), description="Sent as a bearer token; never shown.")
     model: str = Field("", description="The model's name there.")
+
+
+PhoneTool = Literal["hang_up", "transfer_call", "collect_digits", "send_digits"]
+
+
+class PhoneSettings(Section):
+    """The telephone: an account at Twilio (or a server that imitates it), or an Asterisk of one's own."""
+
+    public_url: Annotated[str, BeforeValidator(web_address)] = Field(
+        "",
+        description="Where the phone company reaches this server, for instance `https://voice.example.org`; a bare "
+        "host is taken for https.",
+    )
+    account_sid: str = Field("", description="Account SID, `AC...`, of the console's first page.")
+    auth_token: SecretStr = Field(
+        SecretStr(""), description="Signs webhooks and opens the REST API; never shown."
+    )
+    trusted_proxies: Names = Field(
+        ("127.0.0.1", "::1"),
+        description="Without `public_url`: addresses or networks whose X-Forwarded-Host and -Proto are believed.",
+    )
+    stream_key: SecretStr = Field(
+        SecretStr(""),
+        description="A stream whose path ends in this key needs no token of ours: `/media-stream/KEY`, for companies "
+        "that do not ask our webhook. Never shown.",
+    )
+    greeting: str = Field(
+        "", description="Said when a call starts; empty: `conversation.greeting`."
+    )
+    keypad_pause_ms: int = Field(
+        2_000, ge=200, le=20_000, description="Silence of the keypad after which keys are answered."
+    )
+    tools: Annotated[tuple[PhoneTool, ...], NoDecode, BeforeValidator(names)] = Field(
+        ("hang_up", "transfer_call", "collect_digits", "send_digits"),
+        description="What the agent may do on the line. Each takes part of the language model's prompt.",
+    )
+    transfer_numbers: Names = Field(
+        (),
+        description="Where the agent may connect callers to, and nowhere else: `sales=+15550100` or `+15550100` each.",
+    )
+    from_number: str = Field("", description="Caller ID of outbound calls, `+15550100`.")
+    rest_base_url: str = Field(
+        "https://api.twilio.com", description="REST API: Twilio's, or a server that imitates it."
+    )
+    media_hosts: Names = Field(
+        (), description="Hosts beside the REST API's from which recordings may be fetched."
+    )
+    record_max_s: int = Field(
+        60, ge=1, le=600, description="Recorded flow: longest answer of a caller, in seconds."
+    )
+    record_silence_s: int = Field(
+        2, ge=1, le=30, description="Recorded flow: silence that ends a recording, in seconds."
+    )
+    record_call: bool = Field(False, description="Have Twilio record calls that we make.")
+    voicemail: Literal["hang-up", "message", "ignore"] = Field(
+        "hang-up", description="When an answering machine takes a call that we make."
+    )
+    voicemail_message: str = Field("", description="Said after the beep, for `message`.")
+    audiosocket_port: int = Field(
+        0, ge=0, le=65535, description="TCP port for Asterisk's AudioSocket; 0: off."
+    )
+    audiosocket_host: str = Field(
+        "127.0.0.1",
+        description="Address that AudioSocket listens on; any but loopback needs peers.",
+    )
+    audiosocket_peers: Names = Field(
+        (), description="Addresses or networks, `10.0.0.0/24`, that may use AudioSocket."
+    )
+
+
+class RealtimeSettings(Section):
+    """The OpenAI Realtime API, `/v1/realtime`."""
+
+    dialect: Literal["auto", "ga", "beta"] = Field(
+        "auto", description="Which event names clients get; `auto`: as the client asks."
+    )
+    max_session_s: int = Field(
+        3600,
+        ge=1,
+        description="A session is ended after this many seconds, with `session_expired`.",
+    )
+    speak_ahead_ms: int = Field(
+        20_000, ge=0, description="Speech made and sent beyond what the client can have played."
+    )
+    max_append_bytes: int = Field(
+        15 << 20, ge=1024, description="Audio of one `input_audio_buffer.append`, decoded."
+    )
+    max_kept_audio_bytes: int = Field(
+        16 << 20, ge=0, description="Audio kept per session for `conversation.item.retrieve`."
+    )
+    strict_truncate: bool = Field(
+        False, description="Truncating beyond an item's audio is an error, not clamped."
+    )
+
+
+class SecuritySettings(Section):
+    """Who may use the server; docs/howto/security.md explains it. Without any key only this machine may."""
+
+    api_key: SecretStr = Field(
+        SecretStr(""), description="A key in clear text, for containers; several with commas."
+    )
+    keys: Names = Field(
+        (),
+        description="Hashed keys, `name=sha256:...` each, as `antiphon keys create` prints them.",
+    )
+    keys_file: Path = Field(
+        Path("antiphon-keys.json"),
+        description="What `antiphon keys` writes; read again when it changes.",
+    )
+    open: bool = Field(False, description="Without keys: serve other machines too.")
+    local: bool = Field(False, description="With keys: callers of this machine need none.")
+    max_sessions: int = Field(
+        0, ge=0, description="Calls at a time with one key; 0: any. A key of the file may say more."
+    )
+    minutes_per_day: int = Field(
+        0, ge=0, description="Minutes of calls and audio with one key in a day (UTC); 0: any."
+    )
+    requests_per_minute: int = Field(
+        0, ge=0, description="Requests and connections with one key in a minute; 0: any."
+    )
+
+    @field_validator("keys", mode="after")
+    @classmethod
+    def _hashed(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for number, key in enumerate(keys, 1):
+            if not HASHED_KEY.fullmatch(key):  # never shown: it may be a key in clear text
+                raise ValueError(
+                    f"entry {number} is not name=sha256:<64 digits>; make one with `antiphon keys create`"
+                )
+        return keys
 
 
 NEGOTIATED = frozenset({"client_can_clear", "client_reports_played"})

@@ -137,6 +137,15 @@ class SpeechDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class SilencePassed:
+    """Both sides were silent for too long; the silence joins the history as `item`, and is answered."""
+
+    item: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Caption:
     """The caller's words, so far (`final` False) or for good. A later caption of an item replaces the earlier."""
 
@@ -207,6 +216,9 @@ class ReplyGenerated:
     reply: str
     item: str
     finish: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +273,7 @@ Action = (
     | SpeechBegan
     | SpeechEnded
     | SpeechDropped
+    | SilencePassed
     | Caption
     | CaptionFailed
     | ItemAdded

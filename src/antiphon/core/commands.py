@@ -17,6 +17,8 @@ from antiphon.core.listening import Turn
 if TYPE_CHECKING:
     from antiphon.core.conversation import Conversation
 
+SILENCE = "..."
+"""What the language model is told of a caller who says nothing."""
 _WITH_REPLY = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
 
 
@@ -36,6 +38,7 @@ class Commands:
             ev.AddItem: self._on_add_item,
             ev.DeleteItem: self._on_delete_item,
             ev.TruncateItem: self._on_truncate,
+            ev.ToolStarted: self._on_tool_started,
             ev.ToolReturned: self._on_tool_returned,
         }
 
@@ -58,6 +61,9 @@ class Commands:
 
     def _on_commit(self, event: ev.CommitInput, now_ms: int) -> None:
         c, listener = self._c, self._c.listener
+        if c.overhearing.turn is not None:
+            c.overhearing.commit(event.end_ms, now_ms)
+            return
         turn, forced = listener.turn, listener.turn is not None and listener.turn.forced
         taken_ms = turn.end_ms if turn is not None and forced else listener.taken_ms
         if (turn is None or forced) and event.end_ms <= taken_ms:
@@ -66,8 +72,8 @@ class Commands:
         if turn is None or forced:
             turn = self._open_turn(event.end_ms, detached=c.floor is not Floor.OPEN)
         turn.forced = True
-        if event.reply:
-            turn.reply_wanted = True
+        if event.reply is not None:
+            turn.reply_wanted = event.reply
         if c.floor is Floor.CONTESTED:
             c.interruptions.meant(now_ms)
         if c.floor in (Floor.OPEN, Floor.CALLER):
@@ -79,6 +85,7 @@ class Commands:
     def _on_clear(self, event: ev.ClearInput, now_ms: int) -> None:
         c = self._c
         turn = c.listener.turn
+        c.overhearing.drop()
         if turn is None:
             c.listener.gate.split(event.end_ms)
         elif turn.forced:
@@ -97,6 +104,17 @@ class Commands:
         turn = opened(c.turns.new_item(), c.policy, end_ms)
         c.emit(act.SpeechBegan(turn.item, turn.start_ms))
         return turn
+
+    def answer_silence(self, silent_ms: int) -> None:
+        """Nobody has said anything for so long: that too is something to answer."""
+        c = self._c
+        end_ms = c.listener.gate.heard_ms
+        start_ms = max(c.listener.taken_ms, end_ms - silent_ms, 0)
+        item = Item(c.turns.new_item(), "user", SILENCE)
+        before = c.history.add(item)
+        c.emit(act.SilencePassed(item.id, start_ms, end_ms))
+        c.emit(act.ItemAdded(item, before))
+        c.replies.owed = ("prompt", ev.RequestReply())
 
     def take_detached(self, number: int, text: str, now_ms: int) -> None:
         """The words of a turn that was committed while something else had the floor: they join the history."""
@@ -119,8 +137,12 @@ class Commands:
 
     def _on_request_reply(self, event: ev.RequestReply, now_ms: int) -> None:
         c = self._c
-        if c.floor is Floor.OPEN:
-            c.replies.request_reply(event, now_ms)
+        plays_until_ms = c.replies.hand_over(now_ms)
+        if plays_until_ms is not None:
+            c.replies.busy_until_ms = plays_until_ms
+        if c.floor is Floor.OPEN and c.replies.owed is None:
+            # What was committed while something else had the floor belongs into the answer: `settle` waits for it.
+            c.replies.owed = ("requested", event)
         elif c.floor in (Floor.CALLER, Floor.DECIDING) and c.listener.turn is not None:
             c.turns.request_at_turn_end(event)
         else:
@@ -138,12 +160,25 @@ class Commands:
     def _on_cancel(self, event: ev.CancelReply, now_ms: int) -> None:
         c, reply = self._c, self._c.speaker.reply
         if reply is None or not reply.committed or event.reply not in ("", reply.id):
+            if not event.reply and c.replies.owed is not None:
+                self._cancel_owed()
+                return
             c.emit(
                 act.Fault("response_cancel_not_active", "Cancellation failed: no active response")
             )
             return
         c.replies.owed = None
         self._stop_live_reply("cancelled", "client_cancelled", now_ms)
+
+    def _cancel_owed(self) -> None:
+        """A reply was asked for and has not begun: it never will."""
+        c = self._c
+        c.replies.owed = None
+        c.replies.drop_guess()
+        if c.listener.turn is not None:
+            c.listener.turn.reply_wanted = False
+        for turn in c.listener.detached.values():
+            turn.reply_wanted = False
 
     def _stop_live_reply(
         self, status: str, reason: str, now_ms: int, position_ms: int | None = None
@@ -160,18 +195,22 @@ class Commands:
         if c.floor is Floor.CALLER and c.listener.gate.paused:
             c.turns.on_pause(now_ms)
 
+    def _on_tool_started(self, event: ev.ToolStarted, now_ms: int) -> None:
+        if event.call_id in self._c.replies.pending_tools:
+            self._c.replies.bridges.begin(event.call_id, event.filler, now_ms)
+
     def _on_tool_returned(self, event: ev.ToolReturned, now_ms: int) -> None:
         c = self._c
         if event.call_id not in c.replies.pending_tools:
             return
-        c.replies.pending_tools.discard(event.call_id)
+        c.replies.forget_tool(event.call_id)
         item_id = c.free_id(f"o_{event.call_id}")
         item = Item(item_id, "tool_result", event.output, call_id=event.call_id)
         c.replies.drop_guess()
         c.emit(act.ItemAdded(item, c.history.add(item)))
         c.stay_awake(now_ms)
         if not c.replies.pending_tools:
-            c.replies.owed = c.replies.owed or ("answer", ev.RequestReply())
+            c.replies.owe_follow_up()
 
     # -- history --------------------------------------------------------------------------------
 
@@ -190,7 +229,7 @@ class Commands:
             c.emit(act.Fault("item_create_invalid_previous_item_id", message))
         else:
             c.replies.drop_guess()
-            c.replies.pending_tools.discard(event.item.call_id)
+            c.replies.forget_tool(event.item.call_id)
             c.emit(act.ItemAdded(event.item, before))
 
     def _on_delete_item(self, event: ev.DeleteItem, now_ms: int) -> None:

@@ -19,6 +19,7 @@ from antiphon.core.floor import TRANSITIONS, Cause, Floor
 from antiphon.core.history import History
 from antiphon.core.interruptions import Interruptions
 from antiphon.core.listening import Listener
+from antiphon.core.overhearing import Overhearing
 from antiphon.core.policy import Policy
 from antiphon.core.replies import Replies
 from antiphon.core.speaking import Reply, Speaker
@@ -41,6 +42,7 @@ class Conversation:
         self.interruptions = Interruptions(self)
         self.replies = Replies(self)
         self.commands = Commands(self)
+        self.overhearing = Overhearing(self)
         self._out: list[act.Action] = []
         self._since_ms = 0
         """When the floor changed last."""
@@ -83,7 +85,11 @@ class Conversation:
         policy, turn, reply = self.policy, self.listener.turn, self.speaker.reply
         match self.floor:
             case Floor.OPEN:
-                if policy.idle_prompt_after_ms <= 0 or self.replies.pending_tools:
+                if self.replies.pending_tools:
+                    return self.replies.bridge_due_ms(self._since_ms)
+                if policy.idle_prompt_after_ms <= 0:
+                    return None
+                if policy.idle_answer and not self._awaits_words():
                     return None
                 return self._idle_since_ms + policy.idle_prompt_after_ms
             case Floor.DECIDING:
@@ -138,11 +144,13 @@ class Conversation:
 
     def needed_from_ms(self) -> int:
         """Caller audio before this will never be asked for."""
-        return self.listener.needed_from_ms(self.policy, self.turns.may_reopen())
+        needed_ms = self.listener.needed_from_ms(self.policy, self.turns.may_reopen())
+        beside = self.overhearing.turn
+        return needed_ms if beside is None else min(needed_ms, beside.start_ms)
 
     def is_taken(self, item_id: str) -> bool:
         """An item of this id exists, or is announced."""
-        turns = (self.listener.turn, *self.listener.detached.values())
+        turns = (self.listener.turn, self.overhearing.turn, *self.listener.detached.values())
         reply = self.speaker.reply
         return (
             self.history.find(item_id) is not None
@@ -234,6 +242,8 @@ class Conversation:
         if due_ms is None or now_ms < due_ms:
             return
         match self.floor:
+            case Floor.OPEN if self.replies.pending_tools:
+                self.replies.say_bridge(now_ms)
             case Floor.OPEN:
                 self._on_idle(now_ms)
             case Floor.DECIDING:
@@ -256,9 +266,18 @@ class Conversation:
                 elif reply is None or now_ms >= self._cut_ms(reply):
                     self.close(now_ms)
 
+    def _awaits_words(self) -> bool:
+        """The agent spoke last, and has not asked in vain too often."""
+        last = next(reversed(tuple(self.history)), None)
+        asked = self.turns.unanswered_prompts >= self.policy.max_idle_prompts
+        return last is not None and last.role == "assistant" and not asked
+
     def _on_idle(self, now_ms: int) -> None:
         policy = self.policy
-        if self.turns.unanswered_prompts < policy.max_idle_prompts and policy.idle_prompt:
+        if policy.idle_answer:
+            self.turns.unanswered_prompts += 1
+            self.commands.answer_silence(now_ms - self._idle_since_ms)
+        elif self.turns.unanswered_prompts < policy.max_idle_prompts and policy.idle_prompt:
             self.turns.unanswered_prompts += 1
             self.replies.say("prompt", policy.idle_prompt, now_ms)
         elif policy.goodbye:

@@ -69,10 +69,13 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class CommitInput:
-    """Take what was heard since the last turn, up to `end_ms`, as a finished turn. `reply`: and answer it."""
+    """Take what was heard since the last turn, up to `end_ms`, as a finished turn.
+
+    `reply`: whether to answer it; None: as the policy says.
+    """
 
     end_ms: int
-    reply: bool = False
+    reply: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,15 @@ class ClauseFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """We run this function ourselves, so that a long wait may be bridged. Not posted for functions of the client."""
+
+    call_id: str
+    filler: str = ""
+    """Said when it takes long; empty: the policy's."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolReturned:
     """A function call has a result for the language model."""
 
@@ -270,6 +282,7 @@ Event = (
     | ClauseAudio
     | ClauseSpoken
     | ClauseFailed
+    | ToolStarted
     | ToolReturned
     | AudioSent
     | Played

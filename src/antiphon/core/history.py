@@ -34,6 +34,8 @@ class Item:
     """Of a `tool_result` item."""
     complete: bool = True
     """False: the caller did not hear all of it, or it is still being said."""
+    aside: bool = False
+    """The caller heard it, but it answers nothing: the language model is not told, lest it takes it up."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the wire wants back verbatim. The core never looks inside."""
 
@@ -51,17 +53,21 @@ class History:
         return len(self._items)
 
     def snapshot(self) -> tuple[Item, ...]:
-        """What a reply is generated from: everything that has any content, and every tool's result."""
+        """What a reply is generated from: everything that has any content, asides apart, and every tool's result."""
         return tuple(
-            i for i in self._items if i.text or i.tool is not None or i.role == "tool_result"
+            i
+            for i in self._items
+            if not i.aside and (i.text or i.tool is not None or i.role == "tool_result")
         )
 
     def find(self, item_id: str) -> Item | None:
         return next((i for i in self._items if i.id == item_id), None)
 
     def last(self, role: str) -> Item | None:
-        """The latest item of this role that says anything."""
-        return next((i for i in reversed(self._items) if i.role == role and i.text), None)
+        """The latest item of this role that says anything, asides apart."""
+        return next(
+            (i for i in reversed(self._items) if i.role == role and i.text and not i.aside), None
+        )
 
     def before(self, item_id: str) -> str:
         """What `add` needs as `after` to insert before this item. Raises KeyError when unknown."""

@@ -35,6 +35,11 @@ class Ledger:
         self._base_ms = 0
         self._since_ms: int | None = None
         """Clock time at which `_base_ms` was the position; None while nothing plays."""
+        self._not_before_ms = 0
+
+    def hold(self, until_ms: int) -> None:
+        """The caller's end is busy with an earlier reply until then: this one starts to play afterwards."""
+        self._not_before_ms = until_ms
 
     # -- what was made -----------------------------------------------------------------------------
 
@@ -67,7 +72,7 @@ class Ledger:
         """Cumulative. After a gap in supply the clock starts anew where the sound stopped."""
         position = self.position(now_ms)
         if self._since_ms is None or position >= self.sent_ms:
-            self._base_ms, self._since_ms = position, now_ms
+            self._base_ms, self._since_ms = position, max(now_ms, self._not_before_ms)
         self.sent_ms = max(self.sent_ms, min(sent_ms, self.total_ms))
 
     def report(self, played_ms: int, now_ms: int) -> bool:

@@ -73,6 +73,8 @@ class Policy:
     # -- being interrupted --------------------------------------------------------------------------
     interruptible: bool = True
     """False: the caller's speech never stops the agent; it is heard afterwards."""
+    overhear: bool = False
+    """With `interruptible` False: the caller's speech is a turn at once, beside the reply, and is not answered."""
     barge_in: str = "confirm"
     """`confirm`: pause, decide, then stop or resume. `immediate`: stop at the first speech."""
     barge_in_threshold: float = 0.6
@@ -91,6 +93,12 @@ class Policy:
     """Silence of both sides after which the agent asks; 0: never."""
     max_idle_prompts: int = 2
     """After so many unanswered prompts the agent says goodbye and ends the call."""
+    idle_answer: bool = False
+    """True: the language model answers a silence that follows its words, and silence never ends the call."""
+
+    # -- while a function runs ----------------------------------------------------------------------
+    tool_filler_after_ms: int = 1_200
+    """Silence, while a function of ours runs, after which the agent says that it takes a moment; 0: never."""
 
     # -- when models do not answer ------------------------------------------------------------------
     transcript_timeout_ms: int = 15_000
@@ -107,6 +115,8 @@ class Policy:
     """Said after a silence; empty: nothing."""
     goodbye: str = "I'll let you go now. Goodbye!"
     """Said before the agent ends the call; empty: it just ends."""
+    tool_filler: str = "One moment, please."
+    """Said when a function takes long; empty: nothing. A function may have words of its own."""
     apology: str = "Sorry, something went wrong on my side. Could you say that again?"
     """Said when a model has failed; empty: nothing."""
 

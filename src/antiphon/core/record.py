@@ -13,7 +13,7 @@ class TurnRecord:
     number: int
     reply: str = ""
     kind: str = "answer"
-    """`answer`, `greeting`, `prompt`, `goodbye`, `apology`, `said` or `requested`."""
+    """`answer`, `greeting`, `prompt`, `goodbye`, `apology`, `filler`, `said` or `requested`."""
     user_text: str = ""
     reply_text: str = ""
     heard_text: str = ""

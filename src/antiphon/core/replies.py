@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
+from antiphon.core.bridging import Bridges
 from antiphon.core.floor import Cause, Floor
 from antiphon.core.history import Item
 from antiphon.core.playback import Ledger
@@ -33,8 +34,15 @@ class Replies:
         self.ledgers: dict[str, tuple[Ledger, int]] = {}
         """Of the latest spoken items, and how far each was heard, for a client that truncates them later."""
         self.pending_tools: set[str] = set()
+        self.busy_until_ms = 0
+        """Clock time until which the caller's end plays what earlier replies have sent."""
+        self.bridges = Bridges()
         self.owed: tuple[str, ev.RequestReply] | None = None
         """Kind and options of a reply to be given as soon as the floor is free, unless the caller's turn takes it."""
+        self._asking: TurnRecord | None = None
+        """Of the reply that called functions last."""
+        self._follow_up: tuple[ev.RequestReply, TurnRecord] | None = None
+        """An owed reply that goes on with that one's turn."""
         self._called: set[str] = set()
         """Ids of all function calls so far: none is run twice."""
         self.handlers: ev.Handlers = {
@@ -69,12 +77,30 @@ class Replies:
         self.speaker.begin(
             kind,
             self._c.policy,
-            TurnRecord(number=0),
+            self._record_for(request),
             options=request.options,
             speaks=request.speak,
-        )
+        ).ledger.hold(self.busy_until_ms)
         self.speaker.commit(now_ms, self._c.policy)
         self.speaker.generate(self.history.snapshot(), now_ms)
+
+    def owe_follow_up(self) -> None:
+        """The functions have returned: the reply that called them is to be gone on with, in its turn."""
+        if self.owed is not None:
+            return
+        request = ev.RequestReply()
+        self.owed = ("answer", request)
+        self._follow_up = (request, self._asking) if self._asking is not None else None
+
+    def _record_for(self, request: ev.RequestReply) -> TurnRecord:
+        follow_up, self._follow_up = self._follow_up, None
+        if follow_up is None or follow_up[0] is not request:
+            return TurnRecord(number=0)
+        asked = follow_up[1]
+        record = TurnRecord(number=asked.number, user_text=asked.user_text)
+        if asked.first_sent_ms is None:  # the caller still waits for the first sound
+            record.speech_start_ms, record.speech_end_ms = asked.speech_start_ms, asked.speech_end_ms
+        return record
 
     def _live(self, reply_id: str) -> Reply | None:
         reply = self.speaker.reply
@@ -101,6 +127,7 @@ class Replies:
             if call.call_id in self._called:
                 continue
             self._called.add(call.call_id)
+            self._asking = reply.record
             item = Item(self._c.free_id(f"t_{call.call_id}"), "tool_call", tool=call)
             reply.first_call_item = reply.first_call_item or item.id
             self.history.add(item)
@@ -108,6 +135,20 @@ class Replies:
             self.emit(act.ReplyCalls(reply.id, item.id, call))
             self.emit(act.RunTool(reply.id, call))
         reply.tools.clear()
+
+    def forget_tool(self, call_id: str) -> None:
+        """It has a result, or will not have one."""
+        self.pending_tools.discard(call_id)
+        self.bridges.end(call_id)
+
+    def bridge_due_ms(self, quiet_since_ms: int) -> int | None:
+        """When something is to be said about a function that keeps the caller waiting."""
+        return self.bridges.due_ms(self._c.policy, quiet_since_ms)
+
+    def say_bridge(self, now_ms: int) -> None:
+        text = self.bridges.take(self._c.policy)
+        if text:
+            self.say("filler", text, now_ms)
 
     def _on_reply_complete(self, event: ev.ReplyComplete, now_ms: int) -> None:
         reply = self._live(event.reply)
@@ -182,11 +223,18 @@ class Replies:
         reply = self.speaker.drop()
         if reply is None or not reply.committed:
             return
+        self.busy_until_ms = 0
         if reply.audible and silence:
             self.emit(act.Silence(reply.id))
         if position_ms is None:
             position_ms = reply.ledger.position(now_ms)
+            # A clock guesses: a client that reports nothing may still say that it had played more.
+            known_ms = position_ms if self._c.policy.client_reports_played else reply.ledger.sent_ms
+        else:
+            known_ms = position_ms
         self._close_reply(reply, status, reason, position_ms, now_ms)
+        if reply.speaks:
+            self._keep_ledger(reply, known_ms)
         if silence:
             self.warm_head()
 
@@ -202,7 +250,8 @@ class Replies:
         else:
             heard, unheard = reply.text.strip(), ""
         if self.history.find(reply.item) is None and (heard or reply.text):
-            item = Item(reply.item, "assistant", heard, complete=whole and not unheard)
+            complete, aside = whole and not unheard, reply.kind == "filler"
+            item = Item(reply.item, "assistant", heard, complete=complete, aside=aside)
             # What was said came before the functions were called, though it is known only now how much was heard.
             called = reply.first_call_item and self.history.find(reply.first_call_item)
             self.history.add(item, self.history.before(called.id) if called else None)
@@ -235,6 +284,7 @@ class Replies:
             self.emit(act.WarmPrompt(self.history.snapshot(), ""))
 
     def _keep_ledger(self, reply: Reply, heard_ms: int) -> None:
+        """`heard_ms`: as much as a client can still say it heard."""
         self.ledgers[reply.item] = (reply.ledger, heard_ms)
         while len(self.ledgers) > _LEDGERS_KEPT:
             del self.ledgers[next(iter(self.ledgers))]
@@ -246,7 +296,7 @@ class Replies:
 
     def _settle_once(self, now_ms: int) -> bool:
         """-> whether a reply has ended, so that there may be more to follow."""
-        if self.owed is not None and self._c.floor is Floor.OPEN:
+        if self.owed is not None and self._c.floor is Floor.OPEN and not self.listener.detached:
             kind, request = self.owed
             self.request_reply(request, now_ms, kind=kind)
         reply = self.speaker.reply
@@ -265,6 +315,23 @@ class Replies:
             self.fail_reply("speech_failed", "text to speech made no sound of the reply", now_ms)
         self.reply_over(reply, now_ms)
         return self._c.floor is not Floor.ENDED
+
+    def hand_over(self, now_ms: int) -> int | None:
+        """End a reply of which all has left, though the caller's end still plays it, so that the next can be made.
+
+        -> clock time until which it plays; None: there is more of it to come, or nobody knows how long it takes.
+        """
+        reply = self.speaker.reply
+        if self._c.floor is not Floor.AGENT or reply is None or not reply.announced:
+            return None
+        ends_at_ms = reply.ledger.ends_at()
+        if ends_at_ms is None or reply.ledger.sent_ms < reply.ledger.total_ms:
+            return None
+        self.speaker.drop()
+        status = "incomplete" if reply.finish == "length" else "completed"
+        self._close_reply(reply, status, reply.finish, reply.ledger.total_ms, now_ms)
+        self.go(Cause.REPLY_OVER, now_ms)
+        return ends_at_ms
 
     def give_up_reply(self, now_ms: int) -> None:
         """A model has stalled, or the line to the caller has: what is there of the reply has to do."""
@@ -290,5 +357,6 @@ class Replies:
             return
         self.warm_head()
         self.go(Cause.REPLY_OVER, now_ms)
-        if reply.failed and reply.kind not in ("apology", "prompt") and self._c.policy.apology:
+        spare = reply.kind in ("apology", "prompt", "filler")
+        if reply.failed and not spare and self._c.policy.apology:
             self.say("apology", self._c.policy.apology, now_ms)

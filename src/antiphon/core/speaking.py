@@ -228,7 +228,9 @@ class Speaker:
         assert reply is not None
         if reply.committed and reply.generated and not reply.failed and not reply.announced:
             reply.announced = True
-            self._emit(ReplyGenerated(reply.id, reply.item, reply.finish or "stop"))
+            record = reply.record
+            tokens = (record.input_tokens, record.output_tokens, record.cached_tokens)
+            self._emit(ReplyGenerated(reply.id, reply.item, reply.finish or "stop", *tokens))
 
     # -- ending -------------------------------------------------------------------------------------
 

@@ -66,12 +66,12 @@ _PIECES = re.compile(
 _PARTS = re.compile(r"(?i:e-?mail)(?![A-Za-z])|[A-Za-z]+|[0-9]+")
 
 _TEXTS = frozenset(
-    "text heard unheard user_text reply_text heard_text output arguments".split()
-) | {"greeting", "idle_prompt", "goodbye", "apology"}
+    "text heard unheard user_text reply_text heard_text output arguments filler".split()
+) | {"greeting", "idle_prompt", "goodbye", "apology", "tool_filler"}
 """Fields of events, actions, items and records that hold words."""
 _OPAQUE = frozenset({"options", "extra"})
 """Fields of a client's own making: every text in them, at any depth."""
-_PHRASES = ("greeting", "idle_prompt", "goodbye", "apology")
+_PHRASES = ("greeting", "idle_prompt", "goodbye", "apology", "tool_filler")
 
 
 class Pseudonyms:

@@ -61,7 +61,8 @@ class Turns:
     def _claim_speech(self, now_ms: int) -> None:
         """Speech that belongs to no turn: it has just begun, or it came while the agent could not be interrupted."""
         gate = self.listener.gate
-        if gate.in_speech and (not gate.paused or self._c.floor is Floor.OPEN):
+        beside = self._c.overhearing.listen(now_ms)
+        if not beside and gate.in_speech and (not gate.paused or self._c.floor is Floor.OPEN):
             self.on_speech(now_ms)
             if gate.paused:
                 self.on_pause(now_ms)
@@ -131,13 +132,16 @@ class Turns:
     def _on_speech_before_reply(self, now_ms: int) -> None:
         """The caller goes on although the turn was taken for over: withdraw the reply and go on listening."""
         reopened, reply = self.may_reopen(), self.speaker.reply
-        if reply is not None and reply.kind == "answer" and reopened is None:
-            # Should the speech turn out to be nothing, the answer is still owed.
+        called = reply is not None and bool(reply.first_call_item)
+        if reply is not None and reply.kind == "answer" and reopened is None and not called:
+            # Should the speech turn out to be nothing, the answer is still owed. One that has called functions is
+            # followed up when they return; a new one would only call them again.
             self._c.replies.owed = ("answer", ev.RequestReply(reply.options, reply.speaks))
+        if reopened is None:  # its beginning is told first: clients stop their playback by it
+            self._open_turn(now_ms)
         self._c.replies.stop_reply("cancelled", "turn_detected", now_ms, silence=False)
         self.go(Cause.SPEECH, now_ms)
         if reopened is None:
-            self._open_turn(now_ms)
             return
         if self.history.find(reopened.item) is not None:
             self.history.remove(reopened.item)
@@ -371,6 +375,7 @@ class Turns:
 
     def abandon_turns(self) -> None:
         """The call is over, or our last word is being said: nothing more is made of what was being heard."""
+        self._c.overhearing.drop()
         turn = self.listener.turn
         pending = [*self.listener.detached.values(), *([turn] if turn else [])]
         self.listener.detached.clear()

@@ -96,6 +96,8 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "openai": Entry("antiphon.models.tts.openai_speech:OpenAISpeech"),
         "edge-tts": Entry("antiphon.models.tts.edge:EdgeTts"),
         "espeak": Entry("antiphon.models.tts.espeak:Espeak"),
+        "xtts": Entry("antiphon.models.tts.coqui:Xtts"),
+        "coqui": Entry("antiphon.models.tts.coqui:Coqui"),
         "xtts-server": Entry("antiphon.models.tts.xtts_server:XttsServer"),
         "moshi-server": Entry("antiphon.models.tts.moshi_server:MoshiServerTts"),
         "scripted": Entry("antiphon.models.scripted:ScriptedTts"),

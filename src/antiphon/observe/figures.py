@@ -147,8 +147,9 @@ class CallFigures:
 
 def call_figures(records: Iterable[TurnRecord]) -> CallFigures:
     found = list(records)
-    # A turn that was reopened has several records; the last one has all its guesses.
-    turns = {r.number: r for r in found if r.number > 0}
+    # A turn that was reopened has several records; the last one has all its guesses. What follows a function has none.
+    turns = {r.number: r for r in found if r.number > 0 and not r.speculations}
+    turns |= {r.number: r for r in found if r.number > 0 and r.speculations}
     return CallFigures(
         turns=len(turns),
         replies=sum(1 for r in found if r.played_ms > 0),

@@ -71,8 +71,11 @@ class CallWatch:
         if self._spans is not None:
             self._spans.add_turn(action.record)
 
-    def end(self, now_ms: int) -> None:
-        """The call is over, `now_ms` after it began. A call that nobody hung up ended by an error."""
+    def end(self, now_ms: int, audio: Mapping[str, str | int | float] | None = None) -> None:
+        """The call is over, `now_ms` after it began. A call that nobody hung up ended by an error.
+
+        `audio`: the caller's audio in figures.
+        """
         self._metrics.call_ended(self._reason or "error", now_ms)
         if self._spans is not None:
-            self._spans.end(now_ms, self._reason or "error")
+            self._spans.end(now_ms, self._reason or "error", audio)

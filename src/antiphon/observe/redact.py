@@ -17,11 +17,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         r"\1[secret]",
     ),
+    (re.compile(r"(openai-insecure-api-key\.)[\w.~+/=-]{4,}"), r"\1[secret]"),
     (re.compile(r"(?i)\b(Bearer|Basic)\s{1,3}[\w.~+/=-]{8,}"), r"\1 [secret]"),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), "[secret]"),
     (
         re.compile(
-            r"\b(?:sk|pk|rk|gsk|hf|xai|ghp|gho|ghs|github_pat|glpat|xox[abprs])[-_][\w-]{12,}"
+            r"\b(?:sk|ek|pk|rk|gsk|hf|xai|ghp|gho|ghs|github_pat|glpat|xox[abprs])[-_][\w-]{12,}"
         ),
         "[secret]",
     ),

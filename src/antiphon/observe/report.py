@@ -23,6 +23,7 @@ from antiphon.observe.table import COLUMNS, cells
 
 __all__ = ["Track", "report_file", "report_html"]
 
+_DRAWN_RATE_HZ = 8_000
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _MARK = (
     '<svg class="brand" viewBox="0 0 32 32" aria-hidden="true"><path class="agent" d="M13 5a12 12 0 0 0 0 22M13 '
@@ -72,20 +73,39 @@ def report_html(
     )
 
 
-def report_file(trace: Path, caller: Path | None = None, agent: Path | None = None) -> str:
-    """The report of a trace file, with recordings of any audio format. Raises AntiphonError."""
+def report_file(
+    trace: Path,
+    caller: Path | None = None,
+    agent: Path | None = None,
+    recording: Path | None = None,
+) -> str:
+    """The report of a trace file, with recordings of any audio format. Raises AntiphonError.
+
+    `recording`: of both sides, as `recording_dir` has it: caller left, agent right, from the call's 0 ms on. `caller`
+    and `agent`, of one side each, go before it.
+    """
     try:
         lines = trace.read_text(encoding="utf-8", errors="replace").splitlines()
         written = trace.stat().st_mtime
     except OSError as error:
         raise AntiphonError(f"cannot read {trace}: {error.strerror or error}") from None
+    both = _sides(recording)
     return report_html(
         lines,
         title=f"Call {trace.stem}",
         recorded=datetime.fromtimestamp(written).astimezone(),
-        caller=_track(caller),
-        agent=_track(agent),
+        caller=_track(caller) or both[0],
+        agent=_track(agent) or both[1],
     )
+
+
+def _sides(path: Path | None) -> tuple[Track | None, Track | None]:
+    if path is None:
+        return None, None
+    from antiphon.audio.growing import read_sides
+
+    left, right = read_sides(path, _DRAWN_RATE_HZ)
+    return Track(left, _DRAWN_RATE_HZ), Track(right, _DRAWN_RATE_HZ)
 
 
 def _track(path: Path | None) -> Track | None:

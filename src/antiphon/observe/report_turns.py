@@ -29,6 +29,7 @@ _OWN_NAMES = {
     "prompt": "Asked whether anybody is there",
     "goodbye": "Goodbye",
     "apology": "Apology",
+    "filler": "Said while a function ran",
     "said": "Said as told",
     "requested": "Asked for by the client",
     "answer": "Continued after a function",

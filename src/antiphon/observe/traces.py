@@ -77,11 +77,13 @@ class CallSpans:
             start_time=began_unix_ns,
             attributes={"antiphon.call.id": call_id, "gen_ai.conversation.id": call_id},
         )
-        self._turns = 0
+        self._turns: set[int] = set()
 
-    def end(self, now_ms: int, reason: str = "") -> None:
-        """The call is over, `now_ms` after it began."""
-        self._call.set_attribute("antiphon.call.turns", self._turns)
+    def end(self, now_ms: int, reason: str = "", audio: Mapping[str, Value] | None = None) -> None:
+        """The call is over, `now_ms` after it began. `audio`: the caller's, in figures."""
+        for name, value in (audio or {}).items():
+            self._call.set_attribute(f"antiphon.audio.{name}", value)
+        self._call.set_attribute("antiphon.call.turns", len(self._turns))
         self._call.set_attribute("antiphon.call.end_reason", reason)
         if reason == "error":
             self._call.set_status(self._trace.StatusCode.ERROR)
@@ -92,7 +94,8 @@ class CallSpans:
         start_ms, end_ms = extent(record)
         name = "turn" if record.number else record.kind
         span = self._start(name, self._call, start_ms, turn_attributes(record))
-        self._turns += 1 if record.number else 0
+        if record.number:
+            self._turns.add(record.number)
         heard_ms = heard_from_ms(record)
         for event, at_ms in (
             ("end of speech", record.speech_end_ms),

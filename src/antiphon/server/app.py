@@ -14,9 +14,11 @@ from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from antiphon.config import Settings
@@ -26,10 +28,19 @@ from antiphon.models.pool import ModelSet
 from antiphon.models.ports import ModelStatus, WeightSource
 from antiphon.observe import traces
 from antiphon.observe.metrics import watch_loop_lag
-from antiphon.server import conversation, files, health
+from antiphon.server import conversation, files, health, openai_http, options
 from antiphon.server.calls import Calls
 from antiphon.server.limits import FORM_BYTES, BodyLimit
 from antiphon.server.loading import check_models, model_set
+from antiphon.server.phone import media_stream, webhooks
+from antiphon.server.phone import routes as phone_routes
+from antiphon.server.phone.context import Phone
+from antiphon.server.phone.desk import open_desk
+from antiphon.server.realtime import route as realtime
+from antiphon.server.refusal import Refused, answer_http_error, answer_refused
+from antiphon.server.resuming import Seats
+from antiphon.server.security import Gate, authorize_or_local
+from antiphon.server.tools import ToolSources
 from antiphon.server.tuning import tune_process
 
 log = logging.getLogger(__name__)
@@ -60,7 +71,11 @@ def create_app(
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.gate = Gate(settings)
+    app.state.phone = Phone(settings)
     app.state.weights = weights
+    app.state.tools = ToolSources(settings.tools)
+    app.state.seats = Seats(settings.server.max_parked)
     app.state.on_model = on_model or _log_model
     app.state.on_ready = on_ready
     app.state.on_call_end = on_call_end
@@ -73,16 +88,25 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Antiphon-Result"],
         )
+    app.add_exception_handler(Refused, answer_refused)
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer_http_error)
     app.include_router(health.router)
     app.include_router(files.router)
     app.include_router(conversation.router)
+    app.include_router(options.router)
+    app.include_router(realtime.router)
+    openai_http.include(app)
+    app.include_router(webhooks.router)
+    app.include_router(media_stream.router)
+    phone_routes.include(app, settings)
     _add_metrics(app)
     _add_page(app)
     return app
 
 
 def _add_metrics(app: FastAPI) -> None:
-    @app.get("/metrics", include_in_schema=False)
+    @app.get("/metrics", include_in_schema=False, dependencies=[Depends(authorize_or_local)])
     async def metrics(request: Request) -> Response:
         calls: Calls = request.app.state.calls
         body, content_type = calls.metrics.render(request.headers.get("accept", ""))
@@ -109,16 +133,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.calls = calls = Calls(
         app.state.settings, models, spans=spans, on_end=app.state.on_call_end
     )
+    tools: ToolSources = app.state.tools
+    calls.tools = tools
+    tools.start()
     loading = asyncio.create_task(_load(app, models), name="load models")
     lag = asyncio.create_task(watch_loop_lag(calls.metrics), name="loop lag")
+    desk = await open_desk(app, calls)
     try:
         yield
     finally:
         await calls.drain(0)
+        await desk.close()
         loading.cancel()
         lag.cancel()
         await asyncio.gather(loading, lag, return_exceptions=True)
+        await tools.close()
         await models.close()
+        await asyncio.to_thread(calls.keeper.close)
         if spans is not None:
             await asyncio.to_thread(spans.shutdown)
 
@@ -127,6 +158,7 @@ async def _load(app: FastAPI, models: ModelSet) -> None:
     error: AntiphonError | None = None
     try:
         await models.load(app.state.on_model)
+        await app.state.tools.settled()  # the first call is to have them all
         tune_process()
     except AntiphonError as failed:
         error = failed

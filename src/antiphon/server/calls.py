@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +25,11 @@ from antiphon.models.ports import Kind, ModelStatus
 from antiphon.observe.hub import Hub
 from antiphon.observe.logs import in_call
 from antiphon.observe.metrics import Metrics
+from antiphon.server.keeping import Keeper
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session
+from antiphon.session.tools import Tool
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -57,6 +59,7 @@ def agent_of(settings: Settings) -> Agent:
         temperature=chosen.temperature,
         max_tokens=chosen.max_tokens,
         speed=chosen.speed,
+        level=chosen.level,
     )
 
 
@@ -76,6 +79,9 @@ class Calls:
         self._hub = Hub(self.metrics, provider=spans, models=self._model_names)
         self._on_end = on_end
         self.counters = Counters()
+        self.keeper = Keeper(settings)
+        self.tools: Callable[[], Sequence[Tool]] = tuple
+        """The configured functions, asked for whenever a call begins."""
         self._sessions: dict[str, Session] = {}
         self._files = 0
         self._draining = False
@@ -118,10 +124,12 @@ class Calls:
         door: Door,
         adapt: Callable[[Policy], Policy] | None = None,
         agent: Agent | None = None,
+        tools: Sequence[Tool] = (),
     ) -> AsyncIterator[Session]:
         """A call, for as long as the context lasts. Raises like `check_room`.
 
-        `adapt`: what the client's abilities change in the configured policy.
+        `adapt`: what the client's abilities change in the configured policy. `tools`: functions of this call that we
+        run, beside the configured ones.
         """
         self.check_room()
         policy = replace(
@@ -130,16 +138,18 @@ class Calls:
         if not self.models.partials:
             policy = replace(policy, partial_every_ms=0)
         call_id = secrets.token_hex(8)
-        watch = self._hub.watch(call_id)
+        watch, tap = self._hub.watch(call_id), self.keeper.tap(call_id)
         session = Session(
             call_id,
             self.models,
             door,
             policy=adapt(policy) if adapt else policy,
             agent=agent or agent_of(self.settings),
-            observers=(lambda _session, _event, out: watch.take(out),),
+            observers=(lambda _session, _event, out: watch.take(out), tap.observe),
             denoise=self.settings.audio.denoise,
         )
+        session.listen_in(tap)
+        session.offer((*self.tools(), *tools))
         if self.settings.trace_dir is not None:
             session.record_trace()
         self._sessions[call_id] = session
@@ -149,7 +159,7 @@ class Calls:
             with in_call(call_id):
                 yield session
         finally:
-            watch.end(session.now_ms)
+            watch.end(session.now_ms, self.keeper.end(tap, session.now_ms).fields())
             del self._sessions[call_id]
             if not self._sessions:
                 self._empty.set()
@@ -229,7 +239,7 @@ def failed_kinds(status: list[ModelStatus]) -> list[Kind]:
 def _summary(records: list[TurnRecord]) -> str:
     delays = sorted(r.voice_to_voice_ms for r in records if r.voice_to_voice_ms is not None)
     middle = f", median voice to voice {delays[len(delays) // 2]} ms" if delays else ""
-    return f"{sum(1 for r in records if r.kind == 'answer')} turns{middle}"
+    return f"{len({r.number for r in records if r.number})} turns{middle}"
 
 
 def _write_trace(folder: Path, call_id: str, lines: list[str], with_text: bool) -> None:

@@ -1,7 +1,8 @@
-"""The route `/ws/conversation`: one websocket, from its first frame to its last, and the call that it carries.
+"""The route `/ws/conversation`: a call, and the websockets that carry it one after the other.
 
-Messages are understood by `wire/conversation.py`, audio and actions translated by `conversation_door.py`; this module
-moves frames, and frees what a connection holds however it ends.
+The handler of the first websocket owns the call to its end; one that resumes it lends its socket and waits. Messages
+are understood by `wire/conversation.py`, audio and actions translated by `conversation_door.py`; this module moves
+frames, and frees what a connection holds however it ends.
 """
 
 from __future__ import annotations
@@ -10,16 +11,34 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, WebSocket
 
 from antiphon.core import events as ev
-from antiphon.core.policy import Policy
-from antiphon.errors import AntiphonError, AudioError, BusyError, ModelError, ProtocolError
+from antiphon.core.actions import FloorChanged
+from antiphon.core.floor import Floor
+from antiphon.errors import AudioError, BusyError, ModelError, ProtocolError
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.conversation_door import CallerAudio, ConversationDoor
+from antiphon.server.farewell import Farewell
 from antiphon.server.outbox import Outbox
-from antiphon.server.security import origin_allowed
-from antiphon.session.runners import Agent
+from antiphon.server.refusal import Refused
+from antiphon.server.resuming import (
+    CLOSE_BUSY,
+    CLOSE_NORMAL,
+    CLOSE_POLICY,
+    CLOSE_TAKEN_OVER,
+    GONE,
+    Link,
+    Seats,
+)
+from antiphon.server.security import (
+    Principal,
+    authorize,
+    call_limit_s,
+    chosen_subprotocol,
+    session_of,
+)
+from antiphon.server.wishes import Wishes, policy_for
 from antiphon.session.session import Session
 from antiphon.wire import conversation as wire
 
@@ -28,139 +47,230 @@ router = APIRouter()
 
 _START_PATIENCE_S = 0.25
 """A client that knows `start` sends it at once; an older one never does, and waits for `connected`."""
+_START_SURE_S = 10.0
+"""A client that announced its `start` in the URL is waited for."""
 _LAST_WORDS_S = 10.0
 """For what is in the outbox when the call ends."""
-_CLOSE_S = 2.0
 _MAX_ERRORS = 50
 """A client that sends this many senseless messages is shown the door."""
-_CLOSE_NORMAL, _CLOSE_POLICY, _CLOSE_BUSY = 1000, 1008, 1013
-_MAX_REASON_BYTES = 123
-_GONE = (WebSocketDisconnect, TimeoutError, OSError, RuntimeError)
-"""What Starlette and uvicorn raise when one sends to a connection that is no more."""
+_REMEMBERED_FRAMES = 400
+"""Text frames that a client which comes back may have missed."""
+_ANSWERING = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
+_TAKEN_OVER = "taken over by another tab"
 
 
 @router.websocket("/ws/conversation")
 async def conversation(socket: WebSocket) -> None:
     """The talk protocol; see docs/protocols/conversation.md."""
     calls: Calls = socket.app.state.calls
-    if not origin_allowed(socket.headers, calls.settings.server.cors_origins):
-        reason = "this origin is not allowed; add it to server.cors_origins"
-        await socket.close(_CLOSE_POLICY, reason)
-        return
-    await socket.accept()
-    await Connection(socket, calls).serve()
+    principal = await authorize(socket)
+    await socket.accept(subprotocol=chosen_subprotocol(socket))
+    link = Link(socket)
+    try:
+        await Connection(link, calls, socket.app.state.seats, principal).serve()
+    finally:
+        await link.close()
 
 
 class Connection:
-    """One websocket, from `connected` to its end."""
+    """One call, from the websocket that began it to the last one that carried it."""
 
-    def __init__(self, socket: WebSocket, calls: Calls) -> None:
-        self._socket = socket
+    def __init__(self, link: Link, calls: Calls, seats: Seats, principal: Principal) -> None:
+        self._link = link
+        """The socket that the client is on now, or was last."""
         self._calls = calls
-        self._outbox = Outbox(calls.settings.server.max_outbox_bytes, self._on_stuck)
+        self._seats = seats
+        self._principal = principal
+        limit_bytes = calls.settings.server.max_outbox_bytes
+        self._outbox = Outbox(limit_bytes, self._on_stuck, _REMEMBERED_FRAMES)
         self._door = ConversationDoor(self._outbox)
         self._session: Session | None = None
         self._audio: CallerAudio | None = None
         self._started = False
         """`start` has come."""
-        self._disconnected = False
+        self._parked = False
+        """Nobody is on the line."""
+        self._wishes = Wishes(calls.settings.agent)
+        self._farewell = Farewell(
+            calls.models,
+            calls.settings.agent.analysis_s,
+            lambda found: self._outbox.put(wire.analysis(found.data())),
+        )
         self._errors = 0
-        self._close_code, self._close_reason = _CLOSE_NORMAL, ""
+        self._close_code, self._close_reason = CLOSE_NORMAL, ""
 
     async def serve(self) -> None:
+        link = self._link
         try:
-            self._calls.check_room()
-            await self._call()
-        except (BusyError, ModelError) as error:
-            await self._refuse(error)
-        finally:
-            await self._close_socket()
+            link.start, problem = self._start_from_url()
+            sure = "start" in link.socket.query_params
+            if not sure:  # a client that comes back has its place, however busy the others are
+                self._calls.check_room()
+            first = await self._first_message(_START_SURE_S if sure else _START_PATIENCE_S)
+            if link.disconnected:
+                return
+            if isinstance(first, str) and (asked := _as_start(first)) is not None:
+                link.start, first, self._started = asked, None, True
+            seat = self._seats.find(link.start.resume)
+            if seat is not None:
+                seat.offer(link)
+                if await link.carried():
+                    return
+            with session_of(link.socket, self._principal) as account:
+                self._max_call_s = call_limit_s(self._calls.settings.server.max_call_s, account)
+                await self._call(link.start, first, problem)
+        except (BusyError, ModelError, Refused) as error:
+            await link.close(CLOSE_BUSY, str(error), wire.error(str(error)))
 
-    async def _call(self) -> None:
-        start, problem = self._start_from_url()
-        first = await self._first_message()
-        if self._disconnected:
-            return
-        if isinstance(first, str) and (asked := _as_start(first)) is not None:
-            start, first, self._started = asked, None, True
+    async def _call(self, start: wire.Start, first: str | bytes | None, problem: str) -> None:
         self._door.use(wire.agreed(start))
         async with self._calls.open(
             self._door,
-            lambda policy: _policy_for(start, policy),
-            _agent_for(start, agent_of(self._calls.settings)),
+            lambda policy: policy_for(start, policy),
+            self._wishes.agent(start, agent_of(self._calls.settings)),
         ) as session:
             self._session, self._audio = session, CallerAudio(session, self._complain)
             self._audio.use(start)
-            self._welcome(start, session)
-            if problem:
-                self._complain(problem)
-            try:
-                await self._converse(session, start, first)
-            finally:
-                await self._audio.close()
+            with self._seats.seat(session.call_id) as self._seat:
+                self._welcome(start, session)
+                if problem:
+                    self._complain(problem)
+                try:
+                    await self._converse(session, start, first)
+                finally:
+                    await self._farewell.close()
+                    await self._audio.close()
 
     def _start_from_url(self) -> tuple[wire.Start, str]:
         """-> what the URL says, and what is wrong with it."""
         try:
-            return wire.start_from_query(self._socket.query_params), ""
+            return wire.start_from_query(self._link.socket.query_params), ""
         except ProtocolError as error:
             return wire.Start(), str(error)
 
-    async def _first_message(self) -> str | bytes | None:
+    async def _first_message(self, patience_s: float) -> str | bytes | None:
         try:
-            async with asyncio.timeout(_START_PATIENCE_S):
-                return await self._receive()
+            async with asyncio.timeout(patience_s):
+                return await self._link.receive()
         except TimeoutError:
             return None
 
     def _welcome(self, start: wire.Start, session: Session) -> None:
         if start.extensions:
-            self._outbox.put(wire.started(session.call_id, wire.agreed(start)))
+            self._outbox.put(self._started_frame(start, session, self._outbox.next_number()))
         else:
             self._outbox.put(wire.connected(session.call_id))
+
+    def _started_frame(
+        self, start: wire.Start, session: Session, number: int, *, resumed: bool = False
+    ) -> str:
+        extensions, resume_s = wire.agreed(start), self._calls.settings.server.resume_s
+        fields = {}
+        if "resume" in extensions and resume_s:
+            fields = wire.resumption(self._seat.token, resume_s, number, resumed=resumed)
+        return wire.started(session.call_id, extensions, **fields)
 
     async def _converse(
         self, session: Session, start: wire.Start, first: str | bytes | None
     ) -> None:
         """Everything that lives as long as the call, in one task group."""
-
-        async def read() -> None:
-            message = first if first is not None else await self._receive()
-            while message is not None:
-                self._take(message)
-                message = await self._receive()
-            session.post(ev.HungUp())
-
         async with asyncio.TaskGroup() as group:
-            reader = group.create_task(read())
-            writer = group.create_task(self._write(session))
-            await session.run(greet=start.greeting, max_s=self._calls.settings.server.max_call_s)
-            reader.cancel()
+            clients = group.create_task(self._serve_clients(session, first))
+            await session.run(greet=start.greeting, max_s=self._max_call_s)
             self._outbox.close()
-            await asyncio.wait([writer], timeout=_LAST_WORDS_S)
-            writer.cancel()
+            await asyncio.wait([clients], timeout=0 if self._parked else _LAST_WORDS_S)
+            clients.cancel()
 
-    async def _write(self, session: Session) -> None:
+    # -- one socket after the other -------------------------------------------------------------
+
+    async def _serve_clients(self, session: Session, first: str | bytes | None) -> None:
         try:
-            await self._outbox.drain(self._socket)
-        except _GONE as gone:
-            log.info(
-                "call %s: the client is gone: %s", session.call_id, gone or type(gone).__name__
-            )
-            self._outbox.abort()
-            session.post(ev.HungUp("the client is gone"))
+            while True:
+                await self._carry(session, first)
+                newcomer = None if session.ended else await self._next_client(session)
+                if newcomer is None:
+                    return
+                self._seat_newcomer(newcomer, session)
+                first = None
+        finally:
+            await self._link.close(self._close_code, self._close_reason)
 
-    async def _receive(self) -> str | bytes | None:
-        """The next frame; None once the client has disconnected, and never read after that."""
-        if self._disconnected:
+    async def _carry(self, session: Session, first: str | bytes | None) -> None:
+        """Until the socket is gone, somebody else asks for its place, or the last word has been sent."""
+        link = self._link
+        tasks = [
+            asyncio.create_task(self._read(link, first)),
+            asyncio.create_task(self._write(link, session)),
+            asyncio.create_task(self._seat.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, link: Link, first: str | bytes | None) -> None:
+        message = first if first is not None else await link.receive()
+        while message is not None:
+            self._take(message)
+            message = await link.receive()
+
+    async def _write(self, link: Link, session: Session) -> None:
+        try:
+            await self._outbox.drain(link.socket)
+        except GONE as gone:
+            reason = gone or type(gone).__name__
+            log.info("call %s: the client is gone: %s", session.call_id, reason)
+
+    async def _next_client(self, session: Session) -> Link | None:
+        """Who carries on the call. None: nobody, and it has been ended."""
+        lost, resume_s = self._link, self._calls.settings.server.resume_s
+        newcomer = self._seat.take()
+        if newcomer is not None:
+            session.hold(0)
+            await lost.close(CLOSE_TAKEN_OVER, _TAKEN_OVER, wire.frame("ended", reason=_TAKEN_OVER))
+            return newcomer
+        await lost.close()
+        if lost.left or not resume_s or "resume" not in wire.agreed(lost.start):
+            session.post(ev.HungUp())
             return None
-        message = await self._socket.receive()
-        if message["type"] == "websocket.disconnect":
-            self._disconnected = True
+        session.hold(resume_s * 1000)
+        with self._seats.parking() as room:
+            if room:
+                newcomer = await self._wait_for_return(session, resume_s)
+        if newcomer is None:
+            session.post(ev.HungUp("the client is gone"))
+        return newcomer
+
+    async def _wait_for_return(self, session: Session, resume_s: float) -> Link | None:
+        log.info("call %s: the client is gone; it has %g s to return", session.call_id, resume_s)
+        self._parked = True
+        try:
+            async with asyncio.timeout(resume_s):
+                await self._seat.wait()
+        except TimeoutError:
             return None
-        text: str | None = message.get("text")
-        data: bytes | None = message.get("bytes")
-        return text if text is not None else data
+        finally:
+            self._parked = False
+        return self._seat.take()
+
+    def _seat_newcomer(self, link: Link, session: Session) -> None:
+        """The call goes on, on this socket."""
+        log.info("call %s goes on with another connection", session.call_id)
+        assert self._audio is not None
+        start, self._link = link.start, link
+        self._door.resume(wire.agreed(start))
+        self._audio.use(start)
+        self._outbox.requeue(
+            start.frames,
+            lambda number: self._started_frame(start, session, number, resumed=True),
+            wire.outlives_its_connection,
+        )
+        self._door.notice(FloorChanged(session.conversation.floor))
+        session.release()
 
     # -- what the client says -------------------------------------------------------------------
 
@@ -168,7 +278,8 @@ class Connection:
         assert self._audio is not None
         try:
             if isinstance(message, bytes):
-                self._audio.feed(message)
+                if not self._farewell.begun:
+                    self._audio.feed(message)
             else:
                 self._obey(wire.decode(message))
         except (AudioError, ProtocolError) as error:
@@ -182,11 +293,21 @@ class Connection:
             case wire.PlayedReport(reply=reply, ms=ms):
                 self._session.post(ev.Played(reply, ms))
             case wire.Text(text=text):
-                self._session.post(ev.Typed(text))
-            case wire.Stop() | wire.EndConversation():
+                if not self._farewell.begun:
+                    self._session.post(ev.Typed(text))
+            case wire.Stop():
                 self._session.post(ev.HungUp())
-            case wire.SetLevel():
-                pass
+            case wire.EndConversation():
+                self._farewell.begin(self._session)
+            case wire.SetLevel(level=level):
+                self._session.agent = replace(self._session.agent, level=level)
+            case wire.Configure():
+                self._configure(message, self._session)
+            case wire.Hold():
+                if self._session.conversation.floor in _ANSWERING:
+                    self._session.post(ev.CancelReply())
+            case wire.Commit():
+                self._commit(self._session)
             case wire.Start():
                 self._start_late(message, self._session)
 
@@ -200,20 +321,35 @@ class Connection:
             raise ProtocolError(
                 "`start` must come once, before any audio; open a new connection to change it"
             )
-        self._started = True
+        if start.resume:
+            raise ProtocolError("a `start` that resumes must come first: add ?start=1 to the URL")
+        self._started, self._link.start = True, start
         self._door.use(wire.agreed(start))
         self._audio.use(start)
-        session.agent = _agent_for(start, session.agent)
-        session.post(ev.Configure(_policy_for(start, session.conversation.policy)))
+        session.agent = self._wishes.agent(start, session.agent)
+        session.post(ev.Configure(policy_for(start, session.conversation.policy)))
         self._welcome(start, session)
         if not start.greeting:
             session.post(ev.CancelReply())
+
+    def _configure(self, wishes: wire.Configure, session: Session) -> None:
+        session.agent = self._wishes.agent(wishes, session.agent)
+        policy = session.conversation.policy
+        auto_turns = policy.auto_turns if wishes.listen is None else wishes.listen == "open"
+        if auto_turns != policy.auto_turns:
+            if session.conversation.listener.turn is not None:  # nobody would end it now
+                self._commit(session)
+            session.post(ev.Configure(replace(policy, auto_turns=auto_turns)))
+
+    def _commit(self, session: Session) -> None:
+        session.flush_audio()
+        session.post(ev.CommitInput(session.heard_ms, reply=True))
 
     def _complain(self, message: str) -> None:
         self._errors += 1
         self._outbox.put(wire.error(message))
         if self._errors >= _MAX_ERRORS and self._session is not None:
-            self._close_code, self._close_reason = _CLOSE_POLICY, "too many senseless messages"
+            self._close_code, self._close_reason = CLOSE_POLICY, "too many senseless messages"
             self._session.post(ev.HungUp(self._close_reason))
 
     # -- the end --------------------------------------------------------------------------------
@@ -221,22 +357,6 @@ class Connection:
     def _on_stuck(self) -> None:
         if self._session is not None:
             self._session.post(ev.HungUp("the client stopped reading"))
-
-    async def _refuse(self, error: AntiphonError) -> None:
-        reason = str(error).encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
-        self._close_code, self._close_reason = _CLOSE_BUSY, reason
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await self._socket.send_text(wire.error(str(error)))
-        except _GONE:
-            pass
-
-    async def _close_socket(self) -> None:
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await self._socket.close(self._close_code, self._close_reason)
-        except _GONE:
-            pass  # closed already
 
 
 def _as_start(text: str) -> wire.Start | None:
@@ -246,18 +366,3 @@ def _as_start(text: str) -> wire.Start | None:
     except ProtocolError:
         return None
     return message if isinstance(message, wire.Start) else None
-
-
-def _policy_for(start: wire.Start, policy: Policy) -> Policy:
-    extensions = wire.agreed(start)
-    return replace(
-        policy,
-        client_can_clear="clear" in extensions,
-        client_reports_played="played" in extensions,
-    )
-
-
-def _agent_for(start: wire.Start, agent: Agent) -> Agent:
-    return replace(
-        agent, voice=start.voice or agent.voice, language=start.language or agent.language
-    )

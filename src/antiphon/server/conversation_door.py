@@ -31,6 +31,11 @@ class ConversationDoor:
         """What the client understands, from now on."""
         self._encoder.extensions = extensions
 
+    def resume(self, extensions: frozenset[str]) -> None:
+        """Another connection of the client takes over."""
+        self._encoder.extensions = extensions
+        self._encoder.resumed()
+
     def notice(self, action: act.Action) -> None:
         for frame in self._encoder.encode(action):
             self._outbox.put(frame)

@@ -6,12 +6,13 @@ import asyncio
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, HTTPException, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, UploadFile
 
 from antiphon.audio.containers import decode_file
 from antiphon.audio.encoding import CONTENT_TYPES, encode_file
 from antiphon.errors import AntiphonError, AudioError, BusyError, suggest
 from antiphon.server.calls import Calls, agent_of
+from antiphon.server.security import Principal, authorize, check_left, spend
 from antiphon.session.oneshot import Answer, answer
 
 router = APIRouter(prefix="/v1", tags=["speech"])
@@ -28,6 +29,7 @@ _HEADER_BYTES = 4_000
 )
 async def speech_to_speech(
     request: Request,
+    principal: Annotated[Principal, Depends(authorize)],
     file: UploadFile,
     response_format: Annotated[str, Form()] = "mp3",
     bitrate: Annotated[int, Form(ge=8, le=320, description="kbit/s")] = 64,
@@ -39,9 +41,11 @@ async def speech_to_speech(
         raise HTTPException(
             400, f"unknown response_format {wrong!r}{suggest(wrong, CONTENT_TYPES)}"
         )
+    check_left(request, principal)
     try:
         with calls.file_place():
             result = await _answer_upload(calls, file)
+        spend(request, principal, result.total_ms / 1000)
         encoded = await asyncio.to_thread(
             encode_file, result.pcm, result.rate_hz, response_format, bitrate
         )

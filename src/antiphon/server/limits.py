@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from antiphon.server.refusal import error_body
+
 FORM_BYTES = 64 << 10
 """What a multipart form may add to the file in it."""
 _LINGER_S = 3.0
@@ -50,7 +52,8 @@ class BodyLimit:
 
         if _declared_bytes(scope) > self._max_bytes:
             left_bytes = -1
-            refusal = JSONResponse({"detail": self._reason()}, 413, {"Connection": "close"})
+            body = {"detail": self._reason(), **error_body(413, self._reason())}
+            refusal = JSONResponse(body, 413, {"Connection": "close"})
             await refusal(scope, receive, lingering)
         else:
             await self._app(scope, counted, lingering)

@@ -1,6 +1,7 @@
 """What a websocket client has not read yet: bounded, in order, and purgeable when the caller interrupts.
 
-Knows frames, not protocols. When it is full the client has stopped reading: `on_full` is called once.
+Knows frames, not protocols. When it is full the client has stopped reading: `on_full` is called once. Text frames are
+numbered from 1 and the latest are kept, for a client whose connection breaks: `requeue` what it has not received.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ class Socket(Protocol):
 
 
 class Outbox:
-    def __init__(self, max_bytes: int, on_full: Callable[[], None]) -> None:
+    def __init__(self, max_bytes: int, on_full: Callable[[], None], remember: int = 0) -> None:
+        """`remember`: this many text frames are kept after they were sent."""
         self._max_bytes = max_bytes
+        self._texts = 0
+        """Text frames that were given to a socket."""
+        self._remembered: deque[tuple[int, str]] = deque(maxlen=remember)
         self._on_full = on_full
         self._frames: deque[tuple[str | bytes, str]] = deque()
         self._size_bytes = 0
@@ -41,10 +46,27 @@ class Outbox:
 
     def purge(self, reply: str) -> None:
         """Forget audio of this reply that has not left yet."""
-        self._frames = deque(
-            f for f in self._frames if not (f[1] == reply and isinstance(f[0], bytes))
-        )
+        self._frames = deque(f for f in self._frames if not reply or f[1] != reply)
         self._size_bytes = sum(len(frame) for frame, _ in self._frames)
+
+    def next_number(self) -> int:
+        """Of the text frame that is put in next."""
+        return self._texts + 1 + sum(isinstance(frame, str) for frame, _ in self._frames)
+
+    def requeue(
+        self, received: int, welcome: Callable[[int], str], keep: Callable[[str], bool]
+    ) -> None:
+        """Another socket takes over, whose client has every text frame up to number `received`.
+
+        `welcome(number)`: the frame that comes first. `keep`: which old text still means something; audio never does.
+        """
+        missed = [text for number, text in self._remembered if number > received]
+        waiting = [frame for frame, _ in self._frames if isinstance(frame, str)]
+        again = [text for text in (*missed, *waiting) if keep(text)]
+        self._remembered.clear()
+        self._frames = deque((text, "") for text in (welcome(self._texts + 1), *again))
+        self._size_bytes = sum(len(frame) for frame, _ in self._frames)
+        self._ready.set()
 
     def close(self) -> None:
         """No more frames; `drain` returns when what is here has been sent."""
@@ -54,6 +76,7 @@ class Outbox:
     def abort(self) -> None:
         """Send nothing more."""
         self._frames.clear()
+        self._remembered.clear()
         self._size_bytes = 0
         self.close()
 
@@ -63,6 +86,9 @@ class Outbox:
             while self._frames:
                 frame, _ = self._frames.popleft()
                 self._size_bytes -= len(frame)
+                if isinstance(frame, str):
+                    self._texts += 1
+                    self._remembered.append((self._texts, frame))
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     if isinstance(frame, str):
                         await socket.send_text(frame)

@@ -1,19 +1,246 @@
-"""Who may connect. So far: web pages of other sites may not, unless they are listed.
+"""Who may connect: one rule for every door, HTTP or websocket.
 
-Browsers send cookies and reach loopback on behalf of any page, so a websocket's Origin is checked here; programs send
-none.
+    principal = await authorize(connection)         # or as a FastAPI dependency; raises Refused
+    with session_of(connection, principal) as seat:  # for a call: counts it; raises Refused
+        await socket.accept(subprotocol=chosen_subprotocol(connection))
+
+A key comes in `Authorization: Bearer`, in `api-key`, or, from browsers, as the websocket subprotocol
+`openai-insecure-api-key.<key>`. Without keys in the settings, only this machine is served. Browsers reach loopback on
+behalf of any page, so what is let in without a key must come from a page of ours, or from a program, and must have
+called this machine by one of its own names. Knows no route and no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+from starlette.requests import HTTPConnection
+
+from antiphon.config import Settings
+from antiphon.server import client_secrets
+from antiphon.server.client_secrets import ClientSecrets, Pinned
+from antiphon.server.keys import Key, KeyBook
+from antiphon.server.refusal import Refused
+from antiphon.server.usage import Ledger, Limits, Seat
+
+SUBPROTOCOL = "antiphon"
+"""What a page of ours offers beside its key: browsers want one of the offered subprotocols to be chosen."""
+_REALTIME = "realtime"
+_KEY_ITEM = "openai-insecure-api-key."
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_INVALID = "invalid_api_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is at the door."""
+
+    name: str
+    """Of the key; `local` or `anyone` without one."""
+    key: Key | None = None
+    pinned: Pinned | None = None
+    """Came with a client secret: the session that it was made for."""
+
+
+class Gate:
+    """What the process knows of keys, secrets and their use. One per application."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigError when the file of keys cannot be read."""
+        self.settings = settings
+        chosen = settings.security
+        self.keys = KeyBook(chosen)
+        self.ledger = Ledger()
+        self.secrets = ClientSecrets()
+        self._limits = Limits(
+            chosen.max_sessions, chosen.minutes_per_day, chosen.requests_per_minute
+        )
+
+    async def admit(self, connection: HTTPConnection, *, secrets_too: bool) -> Principal:
+        """Raises Refused."""
+        clear = presented_key(connection)
+        await self.keys.refresh()
+        if not self.keys.required or (self.settings.security.local and is_local(connection)):
+            principal = self._without_key(connection, clear)
+        else:
+            principal = await self._with_key(clear, secrets_too)
+        if principal.key is not None:
+            self.ledger.note_request(principal.name, self.limits_of(principal))
+        return principal
+
+    def limits_of(self, principal: Principal) -> Limits:
+        key = principal.key
+        if key is None:
+            return Limits()
+        return key.limits or self._limits
+
+    def _without_key(self, connection: HTTPConnection, clear: str) -> Principal:
+        """A key that is presented nevertheless is ignored: SDKs insist on sending one."""
+        local = is_local(connection)
+        if not local and not self.settings.security.open:
+            raise Refused(
+                403,
+                "this server has no keys and serves only its own machine; make a key with "
+                "`antiphon keys create`, or set security.open",
+                "access_denied",
+                retry=False,
+            )
+        if not origin_allowed(connection.headers, self.settings.server.cors_origins):
+            raise Refused(
+                403,
+                "this origin is not allowed; add it to server.cors_origins",
+                "origin_not_allowed",
+                retry=False,
+            )
+        secret = self.secrets.find(clear) if clear.startswith(client_secrets.PREFIX) else None
+        return Principal("local" if local else "anyone", pinned=secret.pinned if secret else None)
+
+    async def _with_key(self, clear: str, secrets_too: bool) -> Principal:
+        """The Origin says nothing here: no browser sends a key by itself."""
+        if not clear:
+            raise Refused(
+                401,
+                "an API key is needed: send it as `Authorization: Bearer KEY`",
+                _INVALID,
+                retry=False,
+            )
+        if not clear.startswith(client_secrets.PREFIX):
+            key = await self.keys.find(clear)
+            if key is None:
+                raise Refused(
+                    401,
+                    "this API key is wrong or was revoked; ask the server's owner for another",
+                    _INVALID,
+                    retry=False,
+                )
+            return Principal(key.name, key)
+        secret = self.secrets.find(clear) if secrets_too else None
+        if secret is None or (secret.key is not None and not self.keys.has(secret.key)):
+            reason = "has expired or is unknown" if secrets_too else "opens Realtime sessions only"
+            raise Refused(401, f"this client secret {reason}", _INVALID, retry=False)
+        return Principal(secret.key.name if secret.key else "local", secret.key, secret.pinned)
+
+
+def gate_of(connection: HTTPConnection) -> Gate:
+    gate: Gate = connection.app.state.gate
+    return gate
+
+
+async def authorize(connection: HTTPConnection) -> Principal:
+    """For every door. Client secrets open websockets only. Raises Refused, which is the answer."""
+    websocket = connection.scope["type"] == "websocket"
+    return await gate_of(connection).admit(connection, secrets_too=websocket)
+
+
+async def authorize_realtime(connection: HTTPConnection) -> Principal:
+    """The same for requests that open a Realtime session over HTTP (WebRTC): client secrets are taken too."""
+    return await gate_of(connection).admit(connection, secrets_too=True)
+
+
+async def authorize_or_local(connection: HTTPConnection) -> Principal:
+    """For what an operator's tools read on this machine even where keys are needed (`/metrics`)."""
+    if is_local(connection):
+        return Principal("local")
+    return await authorize(connection)
+
+
+def session_of(
+    connection: HTTPConnection, principal: Principal
+) -> AbstractContextManager[Seat | None]:
+    """A call on this principal's account, for as long as the context lasts. Raises Refused (429).
+
+    None: nobody counts. Else `left_s` says when to end the call.
+    """
+    return _session(gate_of(connection), principal)
+
+
+@contextmanager
+def _session(gate: Gate, principal: Principal) -> Iterator[Seat | None]:
+    if principal.key is None:
+        yield None
+        return
+    with gate.ledger.session(principal.name, gate.limits_of(principal)) as seat:
+        yield seat
+
+
+def check_left(connection: HTTPConnection, principal: Principal) -> None:
+    """Before work that is not a call. Raises Refused (429) for a key that has used its minutes of today."""
+    gate = gate_of(connection)
+    if principal.key is not None:
+        gate.ledger.check_left(principal.name, gate.limits_of(principal))
+
+
+def spend(connection: HTTPConnection, principal: Principal, seconds: float) -> None:
+    """Audio heard or made outside of a call, on the account of the key."""
+    if principal.key is not None:
+        gate_of(connection).ledger.spend(principal.name, seconds)
+
+
+def call_limit_s(max_call_s: int, seat: Seat | None) -> float:
+    """How long a call may last: the server's limit, or what the key has left of its day."""
+    left_s = None if seat is None else seat.left_s
+    return max_call_s if left_s is None else min(max_call_s, left_s)
+
+
+# --- what a connection says of itself -------------------------------------------------------------
+
+
+def presented_key(connection: HTTPConnection) -> str:
+    """The key in clear text, empty if there is none. Never to be logged."""
+    scheme, _, value = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    if value := connection.headers.get("api-key", "").strip():
+        return value
+    for item in _offered(connection):
+        if item.startswith(_KEY_ITEM):
+            return item.removeprefix(_KEY_ITEM)
+    return ""
+
+
+def chosen_subprotocol(connection: HTTPConnection) -> str | None:
+    """To be answered: one that was offered, never the item with the key, and none where none was offered."""
+    offered = _offered(connection)
+    return next((name for name in (_REALTIME, SUBPROTOCOL) if name in offered), None)
+
+
+def _offered(connection: HTTPConnection) -> list[str]:
+    if connection.scope["type"] != "websocket":
+        return []
+    return list(connection.scope.get("subprotocols") or ())
 
 
 def is_loopback(host: str) -> bool:
-    return host in _LOOPBACK or host.startswith("127.")
+    """`localhost` or an address of loopback, as text; IPv6 with or without brackets."""
+    bare = host.strip("[]")
+    if bare.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def is_local(connection: HTTPConnection) -> bool:
+    """The peer is this machine, no proxy speaks for it, and it asked for this machine by a name of loopback.
+
+    The last keeps out a page whose own name was made to point here (DNS rebinding), and tunnels.
+    """
+    if connection.client is None or not is_loopback(connection.client.host):
+        return False
+    if any(name in connection.headers for name in _FORWARDED):
+        return False
+    try:
+        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname
+    except ValueError:  # half an IPv6 address
+        return False
+    return host is not None and is_loopback(host)
 
 
 def origin_allowed(headers: Mapping[str, str], allowed: tuple[str, ...]) -> bool:
@@ -21,4 +248,7 @@ def origin_allowed(headers: Mapping[str, str], allowed: tuple[str, ...]) -> bool
     origin = headers.get("origin")
     if origin is None or "*" in allowed or origin.rstrip("/") in {a.rstrip("/") for a in allowed}:
         return True
-    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    try:
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    except ValueError:
+        return False

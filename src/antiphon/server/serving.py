@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from antiphon.config import Settings
 from antiphon.errors import ConfigError
 from antiphon.server.calls import Calls
+from antiphon.server.phone.signature import hide_stream_keys
 
 DRAIN_S = 5.0
 """Calls that are on when the server is told to stop have this long to end by themselves."""
@@ -54,8 +56,10 @@ class Server(uvicorn.Server):
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=_GRACEFUL_S,
             lifespan="on",
+            proxy_headers=False,  # who is believed is said by `phone.trusted_proxies`
         )
         super().__init__(config)
+        logging.getLogger("uvicorn.error").addFilter(hide_stream_keys)
         self._fastapi = app
         self._drain_s = drain_s
 

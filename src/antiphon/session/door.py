@@ -24,6 +24,11 @@ class DoorAudio:
     chunk_ms: int = 60
     paced: bool = True
     """False: everything is sent as soon as it is made (files, clients that buffer)."""
+    align_ms: int = 1
+    """Pieces end at multiples of this wherever there is enough audio."""
+    listen_hz: int = 16_000
+    """Rate at which the caller's voice is listened to, where the voice activity model takes it: no higher than what
+    the client sends, for there is nothing to hear up there."""
 
 
 class Door(Protocol):

@@ -45,10 +45,15 @@ class Ear:
         on_score: Callable[[float, int], None],
         on_overflow: Callable[[], None],
         denoise: int = 0,
+        rate_hz: int = 16_000,
     ) -> None:
-        """`keep_ms`: how much audio is kept for speech to text, whatever happens. `denoise`: level, 0 for none."""
+        """`keep_ms`: how much audio is kept for speech to text, whatever happens. `denoise`: level, 0 for none.
+
+        `rate_hz`: to listen at, if the model takes it. What is kept is kept at this rate and filtered up to that of
+        speech to text piece by piece when it is asked for, so that silence costs nothing.
+        """
         vad = models.vad
-        self.rate_hz = 16_000 if 16_000 in vad.rates_hz else vad.rates_hz[0]
+        self.rate_hz = next((hz for hz in (rate_hz, 16_000) if hz in vad.rates_hz), vad.rates_hz[0])
         self.kept = UtteranceBuffer(self.rate_hz, keep_ms)
         self.unscored = 0
         """Windows for which the VAD failed. They count as silence: the call goes on without it."""
@@ -73,6 +78,11 @@ class Ear:
     def heard_ms(self) -> int:
         """Audio received so far, whole windows."""
         return self.kept.end_ms
+
+    @property
+    def waiting_ms(self) -> int:
+        """Audio that has not been scored yet."""
+        return len(self._windows) * self._window * 1000 // self.rate_hz
 
     def feed(self, pcm: Pcm16, rate_hz: int) -> None:
         """More audio, any amount at any rate."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
+from antiphon.core.history import Item
 from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
 from antiphon.errors import AudioError, ModelError
@@ -39,6 +41,8 @@ class Answer:
     record: TurnRecord
     total_ms: int
     """From the first sample handed over to the last of the answer."""
+    history: tuple[Item, ...] = ()
+    """All that was said so far, this question and answer last: what the next question is asked with."""
 
     @property
     def timings_ms(self) -> dict[str, int]:
@@ -119,8 +123,10 @@ class _Hearing:
                 raise ModelError("voice activity detection hangs; restart the server") from None
 
 
-async def answer(models: ModelSet, pcm: Pcm16, policy: Policy, agent: Agent) -> Answer:
-    """`pcm`: mono, 16 kHz, shape [samples].
+async def answer(
+    models: ModelSet, pcm: Pcm16, policy: Policy, agent: Agent, history: Sequence[Item] = ()
+) -> Answer:
+    """`pcm`: mono, 16 kHz, shape [samples]. `history`: what was said before.
 
     Raises AudioError when nobody speaks in it, ModelError when a model fails.
     """
@@ -144,6 +150,8 @@ async def answer(models: ModelSet, pcm: Pcm16, policy: Policy, agent: Agent) -> 
     door.session = session
     running = asyncio.create_task(session.run(greet=False), name=f"answer {call_id}")
     try:
+        for number, item in enumerate(history):  # ids of an earlier session mean nothing in this one
+            session.post(ev.AddItem(replace(item, id=f"before-{number}")))
         await _hear(session, pcm, hearing)
         _check_heard(session, hearing)
         session.post(ev.CommitInput(session.heard_ms, reply=True))
@@ -189,6 +197,7 @@ def _result(session: Session, door: _FileDoor) -> Answer:
         rate_hz=ANSWER_RATE_HZ,
         record=record,
         total_ms=session.now_ms,
+        history=session.conversation.history.snapshot(),
     )
 
 

@@ -29,10 +29,13 @@ class Outlet:
         self._cursor = 0
         """Samples that were sent."""
         self._playing = False
+        self._held = False
         self._began_s = 0.0
         """Loop time at which the sample at position 0 would have been played."""
         self._timer: asyncio.TimerHandle | None = None
         self._resampler: Resampler | None = None
+        self.on_audio: Callable[[str, float, Pcm16], None] | None = None
+        """Told of each piece that is sent, and of its position in ms."""
 
     # -- what is made ---------------------------------------------------------------------------
 
@@ -77,6 +80,15 @@ class Outlet:
             self._timer.cancel()
             self._timer = None
 
+    def hold(self) -> None:
+        """Nobody is on the line for the moment: send nothing, whatever is asked."""
+        self._held = True
+
+    def release(self) -> str:
+        """-> the reply that was playing; whoever knows how much of it was heard plays it from there."""
+        self._held = False
+        return self._reply if self._playing else ""
+
     def forget(self) -> None:
         """Stop sending and drop everything."""
         self.pause()
@@ -93,7 +105,7 @@ class Outlet:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._playing or self._cursor >= self._made:
+        if self._held or not self._playing or self._cursor >= self._made:
             return
         audio, now_s = self._door.audio, self._loop.time()
         if not audio.paced:
@@ -104,6 +116,7 @@ class Outlet:
             self._began_s = now_s - self._cursor / audio.rate_hz
             played = self._cursor
         due = int(played) + audio.lead_ms * audio.rate_hz // 1000
+        due -= due % max(audio.align_ms * audio.rate_hz // 1000, 1) if due < self._made else 0
         if due > self._cursor:
             self._send(min(due, self._made))
         if self._cursor < self._made:
@@ -112,6 +125,8 @@ class Outlet:
     def _send(self, until: int) -> None:
         reply = self._reply
         chunk = self._take(self._cursor, until)
+        if self.on_audio is not None:
+            self.on_audio(reply, self._cursor * 1000 / self._door.audio.rate_hz, chunk)
         self._cursor = until
         self._sent(reply, self._ms(until))  # first: a client that plays in no time answers at once
         self._door.send_audio(reply, chunk)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +18,12 @@ from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
 from antiphon.errors import AntiphonError
 from antiphon.models.pool import ModelSet, Work
-from antiphon.models.ports import LlmRequest, Message, SpeechRequest, Usage
+from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
+from antiphon.session.coaching import coached, paced
 from antiphon.session.outlet import Outlet
-from antiphon.session.prompting import messages
+from antiphon.session.prompting import messages, plain_messages
+from antiphon.session.spoken import spoken
+from antiphon.session.tools import Toolbox, error_text, goes_in_circles, known_result
 from antiphon.session.utterance import UtteranceBuffer
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,11 @@ class Agent:
     max_tokens: int = 200
     speed: float = 1.0
     tools: tuple[dict[str, Any], ...] = field(default=())
+    """Functions that the client declared and runs itself, in the chat-completions form."""
+    tool_choice: Any = None
+    """As in chat completions; None: the model's own default."""
+    level: str = ""
+    """How well the caller knows the language, one of `coaching.LEVELS`; empty: as a native speaker."""
 
 
 Post = Callable[[ev.Event], None]
@@ -72,6 +80,13 @@ class Runners:
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
         self._closed = False
         self._tool_calls = 0
+        self._voices: dict[str, str] = {}
+        """Of the latest reply that asked for a voice of its own."""
+        self.toolbox = Toolbox(call_id, post)
+        self._declared: frozenset[str] = frozenset()
+        """Functions of the client that the latest reply may call: the client runs them."""
+        self._told: tuple[Item, ...] = ()
+        """The history of the latest reply."""
 
     # -- tasks ----------------------------------------------------------------------------------
 
@@ -113,6 +128,7 @@ class Runners:
         tasks = [task for group in self._tasks.values() for task in group]
         for task in tasks:
             task.cancel()
+        await self.toolbox.close()
         if tasks:
             await asyncio.wait(tasks, timeout=10)
 
@@ -136,7 +152,7 @@ class Runners:
         heard = await self._models.transcribe(
             pcm, language=self.agent.language or None, partial=partial, work=work
         )
-        text = heard.text.strip()
+        text = spoken(heard.text)
         self._post(ev.Transcribed(action.turn, action.attempt, text, partial))
 
     def score_turn(self, action: act.ScoreTurn) -> None:
@@ -159,6 +175,10 @@ class Runners:
 
     def generate(self, action: act.Generate) -> None:
         reply = action.reply
+        if "voice" in action.options:
+            self._voices = {reply: str(action.options["voice"])}
+        self._declared = frozenset(_name(spec) for spec in self._client_tools(action.options))
+        self._told = action.options.get("input", action.history)
         self._start(
             f"reply {reply}",
             lambda: self._generate(action),
@@ -167,7 +187,8 @@ class Runners:
 
     async def _generate(self, action: act.Generate) -> None:
         reply, usage, finish = action.reply, Usage(), "stop"
-        request = self._request(action.history, dict(action.options))
+        told = action.options.get("input", action.history)
+        request = self._request(told, dict(action.options))
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
                 if delta.text:
@@ -186,21 +207,36 @@ class Runners:
         return f"{proposed or 'call'}-{self._tool_calls}"
 
     def run_tool(self, action: act.RunTool) -> None:
-        """No functions are configured at the server yet; a model that asks for one is told so, and goes on."""
-        refusal = f'{{"error": "there is no function {action.call.name}"}}'
-        self._loop.call_soon(self._post, ev.ToolReturned(action.call.call_id, refusal))
+        """Ours is run; the client's is left to the client, which returns its result through its door."""
+        call = action.call
+        known = known_result(call, self._told) if call.name in self.toolbox else None
+        if known is not None:
+            self._loop.call_soon(self._post, ev.ToolReturned(call.call_id, known))
+        elif call.name in self.toolbox:
+            self.toolbox.start(call)
+        elif call.name not in self._declared:
+            refusal = error_text(f"there is no function {call.name}")
+            self._loop.call_soon(self._post, ev.ToolReturned(call.call_id, refusal))
 
     def _request(self, history: tuple[Item, ...], options: dict[str, Any]) -> LlmRequest:
         agent = self.agent
-        told: tuple[Message, ...] = messages(options.get("instructions", agent.prompt), history)
+        prompt = coached(options.get("instructions", agent.prompt), agent.level)
+        # A model that only calls and calls is given what came of it in plain words, and nothing to call.
+        stuck = bool(self.toolbox) and goes_in_circles(history)
+        told = plain_messages(prompt, history) if stuck else messages(prompt, history)
         return LlmRequest(
             messages=told,
             call_id=self._call_id,
             max_tokens=options.get("max_tokens", agent.max_tokens),
             temperature=options.get("temperature", agent.temperature),
-            tools=options.get("tools", agent.tools),
-            tool_choice=options.get("tool_choice"),
+            tools=() if stuck else (*self._client_tools(options), *self.toolbox.specs()),
+            tool_choice=None if stuck else options.get("tool_choice", agent.tool_choice),
         )
+
+    def _client_tools(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+        """What the client declared. A name that is ours already stays ours."""
+        declared = options.get("tools", self.agent.tools)
+        return tuple(spec for spec in declared if _name(spec) not in self.toolbox)
 
     # -- speaking -------------------------------------------------------------------------------
 
@@ -214,7 +250,8 @@ class Runners:
 
     async def _speak(self, action: act.Speak) -> None:
         reply, clause, agent = action.reply, action.clause, self.agent
-        request = SpeechRequest(action.text, agent.voice, agent.language, agent.speed)
+        voice = self._voices.get(reply, agent.voice)
+        request = SpeechRequest(action.text, voice, agent.language, paced(agent.speed, agent.level))
         work = self._work(_AHEAD_SLACK_MS if clause else 0)
         async with aclosing(self._models.synthesize(request, work=work)) as chunks:
             async for chunk in chunks:
@@ -222,5 +259,11 @@ class Runners:
                 self._post(ev.ClauseAudio(reply, clause, made_ms))
                 self._outlet.pump()
         self._post(ev.ClauseAudio(reply, clause, self._outlet.end_clause(reply)))
+        self._outlet.pump()  # before the end is told: a door that does not pace has sent all by then
         self._post(ev.ClauseSpoken(reply, clause))
-        self._outlet.pump()
+
+
+def _name(spec: Mapping[str, Any]) -> str:
+    """Of a declared function, in either of the forms in which OpenAI's endpoints take them."""
+    function = spec.get("function", spec)
+    return str(function.get("name", "")) if isinstance(function, Mapping) else ""

@@ -16,13 +16,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core import trace
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
+from antiphon.core.playback import REPORT_TRUST_MS
 from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
 from antiphon.errors import AntiphonError
@@ -33,6 +36,10 @@ from antiphon.session.ear import Ear
 from antiphon.session.outlet import Outlet
 from antiphon.session.runners import Agent, Runners
 from antiphon.session.stall import StallClock
+from antiphon.session.tools import Tool
+
+if TYPE_CHECKING:
+    from antiphon.session.tap import Tap
 
 log = logging.getLogger(__name__)
 
@@ -73,16 +80,20 @@ class Session:
             self._on_scored,
             self._on_overflow,
             denoise,
+            door.audio.listen_hz,
         )
         self._outlet = Outlet(door, self._on_sent)
         self._runners = Runners(call_id, models, agent, self._ear.kept, self._outlet, self.post)
         self._stall = StallClock(self._loop, self._ear.feed_silence)
+        self._tap: Tap | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due_ms: int | None = None
         self._waiting: deque[ev.Event | None] = deque()
         self._handling = False
         self._over = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
+        self._present_policy = policy
+        """The policy while the client is there."""
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -94,6 +105,14 @@ class Session:
     def agent(self, agent: Agent) -> None:
         self._runners.agent = agent
 
+    def offer(self, tools: Iterable[Tool]) -> None:
+        """Functions that the agent may call and that we run, from its next reply on. The client need not know them."""
+        self._runners.toolbox.offer(tools)
+
+    def observe(self, observer: Observer) -> None:
+        """Show it every event and what came of it, from now on."""
+        self._observers = (*self._observers, observer)
+
     @property
     def now_ms(self) -> int:
         """Since the call began."""
@@ -102,6 +121,13 @@ class Session:
     @property
     def ended(self) -> bool:
         return self._over.is_set()
+
+    def listen_in(self, tap: Tap) -> None:
+        """Have all audio of both sides told to `tap` as well. Call it before the first one."""
+        self._tap = tap
+        self._outlet.on_audio = lambda reply, from_ms, pcm: tap.sent(
+            reply, from_ms, pcm, self.door.audio.rate_hz, self.now_ms
+        )
 
     def record_trace(self) -> None:
         """Keep every event from now on in `lines`. Call it before the first one."""
@@ -223,6 +249,8 @@ class Session:
                 self._outlet.play(action.reply, action.from_ms)
             case act.Pause() | act.Silence():
                 self._outlet.pause()
+                if self._tap is not None and self.conversation.policy.client_can_clear:
+                    self._tap.taken_back(action.reply, self.now_ms)
                 self.door.drop_audio(action.reply)
             case _:
                 self._notice(action)
@@ -240,6 +268,24 @@ class Session:
     def _on_sent(self, reply: str, sent_ms: int) -> None:
         self.post(ev.AudioSent(reply, sent_ms))
 
+    # -- a client that is away -------------------------------------------------------------------
+
+    def hold(self, limit_ms: int) -> None:
+        """The client is lost and may come back within `limit_ms`: the agent's voice waits, and does not ask why."""
+        policy = self._present_policy = self.conversation.policy
+        self._outlet.hold()
+        patience_ms = policy.reply_timeout_ms + limit_ms
+        waiting = replace(policy, idle_prompt_after_ms=0, reply_timeout_ms=patience_ms)
+        self.post(ev.Configure(waiting))
+
+    def release(self) -> None:
+        """A client is there again: speak on, from the word that was last known to be heard."""
+        self.post(ev.Configure(self._present_policy))
+        playing, reply = self._outlet.release(), self.conversation.speaker.reply
+        if reply is not None and playing == reply.id:
+            heard_ms = reply.ledger.position(self.now_ms) - REPORT_TRUST_MS
+            self._perform(act.Play(reply.id, reply.ledger.word_start(max(heard_ms, 0))))
+
     # -- the caller's audio ---------------------------------------------------------------------
 
     @property
@@ -252,12 +298,24 @@ class Session:
         """Windows of caller audio for which voice activity detection failed."""
         return self._ear.unscored
 
+    def heard_audio(self, start_ms: int, end_ms: int) -> Pcm16:
+        """The caller's voice between two positions at `STT_RATE_HZ`; what is no longer kept is left out."""
+        return self._ear.kept.slice(start_ms, end_ms)
+
+    @property
+    def unscored_ms(self) -> int:
+        """Caller audio that waits for voice activity detection: a client that sends a file should wait, too."""
+        return self._ear.waiting_ms
+
     def feed_audio(self, pcm: Pcm16, rate_hz: int) -> None:
         """More of the caller's voice, any amount at any rate."""
         if self.ended or not len(pcm):
             return
         self._stall.arrived()
+        warning = self._tap.heard(pcm, rate_hz, self.now_ms) if self._tap is not None else ""
         self._ear.feed(pcm, rate_hz)
+        if warning:
+            self.door.notice(act.Fault("audio_quality", warning))
 
     def flush_audio(self) -> None:
         """No more audio is coming for now: what is left of the last window is scored as well."""

@@ -3,30 +3,28 @@
  * of them fails. Touches no element; the page is told through `view`.
  */
 
-import { Connection } from "./connection.js";
+import { Connection, diagnose } from "./connection.js";
 import { askForMicrophone, Microphone, MicrophoneError, releaseMicrophone } from "./microphone.js";
 import { Player } from "./player.js";
+import { waterfall } from "./waterfall.js";
+import { kindOf } from "./words.js";
 
 const WORKLETS = ["capture-worklet.js", "player-worklet.js"];
 const RETRY_MS = [500, 1000, 2000, 4000, 8000, 8000];
 const RETRY_LIMIT_MS = 30_000; // the server keeps a lost session for as long
 const BUSY = 1013; // websocket close codes: try again later
+const TAKEN_OVER = 4001;
+const TAKEN_OVER_REASON = "taken over by another tab";
+const LEAST_HOLD_MS = 200; // a shorter touch is no word
+const AT_ONCE = ["agent", "instructions", "voice", "language", "listen"];
 const REFUSED = new Set([1002, 1003, 1007, 1008, 1009]); // trying again would not help
-
-/** Why a connection did not come about, as far as a page can find out. */
-async function diagnose() {
-  try {
-    const answer = await fetch(new URL("ready", window.location.href), { cache: "no-store" });
-    if (answer.ok) return "declined";
-    return answer.status === 503 ? "loading" : "unreachable";
-  } catch {
-    return "unreachable";
-  }
-}
 
 export class Call {
   #view;
   #captions;
+  #settings;
+  #held = 0; // since when the button is down, 0: it is not
+  #resume = null; // {token, frames}: how to take this call up again
   #phase = "idle";
   #floor = "open";
   #attempt = null; // identity of the running call; a late result of another one is dropped
@@ -45,25 +43,39 @@ export class Call {
 
   /**
    * @param {{phase: (phase: string) => void, floor: (floor: string) => void,
-   *          ending: (reason: string) => void, problem: (problem: object|null) => void}} view
-   *   A problem is {kind} of words.js or {text} of the server, with `action` "reconnect" or null.
+   *          ending: (reason: string) => void, problem: (problem: object|null) => void,
+   *          notice: (name: string) => void}} view
+   *   A problem is {kind} of words.js or {text} of the server, with `action` of words.js or null.
    * @param {import("./captions.js").Captions} captions
+   * @param {import("./settings.js").Settings} settings read whenever a connection begins
    */
-  constructor(view, captions) {
+  constructor(view, captions, settings) {
     this.#view = view;
     this.#captions = captions;
+    this.#settings = settings;
+  }
+
+  /** How to take the running call up again from elsewhere: {token, frames}, or null. */
+  get resumption() {
+    if (this.#resume === null || !this.running) return null;
+    return { token: this.#resume.token, frames: this.#connection?.frames ?? this.#resume.frames };
   }
 
   get running() {
     return this.#attempt !== null;
   }
 
-  /** Starts a conversation; call it from a click, or browsers keep the sound off. */
-  async start({ keepCaptions = false } = {}) {
+  /**
+   * Starts a conversation; call it from a click, or browsers keep the sound off. `resume`: the `resumption` of one that
+   * was cut off.
+   */
+  async start({ keepCaptions = false, resume = null } = {}) {
     if (this.running) return;
     const attempt = {};
     this.#attempt = attempt;
     this.#wasConnected = keepCaptions;
+    this.#resume = resume;
+    this.#held = 0;
     this.#view.problem(null);
     if (!keepCaptions) this.#captions.clear();
     this.#enter("microphone");
@@ -96,6 +108,43 @@ export class Call {
     if (this.#context && this.#context.state !== "running") void this.#context.resume();
   }
 
+  /** Takes over changed settings. @returns {boolean} all of them hold at once */
+  configure(changes) {
+    if (this.#phase !== "live" || !this.#connection) return !this.running;
+    const sent = AT_ONCE.filter((name) => name in changes).map((name) => [name, changes[name]]);
+    const now = sent.length === 0 || this.#configure(Object.fromEntries(sent));
+    if (changes.level) this.#connection.sendLevel(changes.level);
+    return now && changes.level !== "";
+  }
+
+  #configure(fields) {
+    return this.#connection.send("settings", { type: "configure", ...fields });
+  }
+
+  /** Push-to-talk: the button went down. The agent falls silent, the microphone is open. */
+  press() {
+    if (this.#phase !== "live" || this.#held > 0) return;
+    this.#held = performance.now();
+    this.#player.clear();
+    this.#connection?.send("commit", { type: "hold" });
+  }
+
+  /** The button came up: what was said is answered at once. */
+  release() {
+    if (this.#held === 0) return;
+    const heldMs = performance.now() - this.#held;
+    const connection = this.#connection;
+    this.#microphone?.flush(() => {
+      this.#held = 0;
+      if (heldMs < LEAST_HOLD_MS) this.#view.notice("tooShort");
+      else connection?.send("commit", { type: "commit" });
+    });
+  }
+
+  #speak(frame) {
+    if (this.#settings.values.listen === "open" || this.#held > 0) this.#connection?.sendAudio(frame);
+  }
+
   /** Root mean square of both voices now. */
   levels() {
     return { caller: this.#microphone?.level() ?? 0, agent: this.#player?.level() ?? 0 };
@@ -108,6 +157,7 @@ export class Call {
       floor: this.#floor,
       sessionId: this.#sessionId,
       contextHz: this.#context?.sampleRate ?? 0,
+      contextState: this.#context?.state ?? "closed",
       reply: this.#played.reply,
       playedMs: this.#played.ms,
       lastTurn: this.#lastTurn,
@@ -134,10 +184,11 @@ export class Call {
       this.#microphone = new Microphone(
         context,
         stream,
-        (frame) => this.#connection?.sendAudio(frame),
+        (frame) => this.#speak(frame),
         () => this.#fail({ kind: "unplugged", action: "reconnect" }),
       );
       this.#context = context;
+      context.onstatechange = () => this.#soundChanged(context.state);
     } catch (error) {
       if (stream) releaseMicrophone(stream);
       void context.close();
@@ -149,7 +200,7 @@ export class Call {
     clearTimeout(this.#timer);
     if (this.#phase !== "lost") this.#enter("connecting");
     this.#serverError = "";
-    this.#connection = new Connection(this.#context.sampleRate, {
+    this.#connection = new Connection(this.#context.sampleRate, this.#wishes(), this.#settings.values.key, {
       connected: (message) => this.#connected(message),
       message: (message) => this.#receive(message),
       audio: (pcm) => this.#player.push(pcm),
@@ -157,9 +208,23 @@ export class Call {
     });
   }
 
+  /** What `start` says beyond the sound's format: choices that differ from the owner's, and the lost call. */
+  #wishes() {
+    const { voice, language, agent, instructions, listen } = this.#settings.values;
+    const chosen = Object.entries({ voice, language, agent, instructions });
+    const wishes = Object.fromEntries(chosen.filter(([, value]) => value !== ""));
+    if (listen !== "open") wishes.listen = listen;
+    if (this.#resume !== null) Object.assign(wishes, { resume: this.#resume.token, frames: this.#resume.frames });
+    return wishes;
+  }
+
   #connected(message) {
-    if (this.#wasConnected && !this.#captions.empty) this.#captions.reconnected();
+    const resumed = message.resumed === true;
+    if (this.#wasConnected && !this.#captions.empty) this.#captions.reconnected(resumed, message.resumed === false);
     this.#wasConnected = true;
+    this.#resume = message.resume ? { token: message.resume, frames: message.frames ?? 0 } : null;
+    if (resumed && this.#settings.values.listen === "push") this.#configure({ listen: "push" });
+    else if (!resumed && this.#settings.values.level) this.#connection.sendLevel(this.#settings.values.level);
     this.#retries = 0;
     this.#sessionId = message.session_id ?? null;
     if (message.sample_rate > 0) this.#player.begin(null, message.sample_rate);
@@ -171,11 +236,11 @@ export class Call {
   #receive(message) {
     switch (message.type) {
       case "transcript":
-        this.#captions.callerSaid(message.text ?? "", message.is_final === true);
+        this.#captions.callerSaid(message.text ?? "", message.is_final === true, message.item ?? null);
         if (message.is_final === true) this.#guessFloor("thinking");
         break;
       case "ai_text":
-        this.#captions.agentSays(message.text ?? "", message.is_complete === true, message.reply);
+        this.#captions.agentSays(message.text ?? "", message.is_complete === true, message.reply ?? null);
         break;
       case "ai_audio_start":
         if (message.reply) this.#captions.nameReply(message.reply);
@@ -198,13 +263,18 @@ export class Call {
         break;
       case "turn":
         this.#lastTurn = message.record ?? null;
+        if (message.record?.reply) this.#captions.timing(message.record.reply, waterfall(message.record));
+        break;
+      case "withdrawn":
+        this.#captions.withdraw(message.item);
         break;
       case "error":
         this.#serverError = message.message ?? "";
         this.#view.problem({ text: this.#serverError, action: "dismiss" });
         break;
       case "ended":
-        this.#finish(message.reason);
+        if (message.reason === TAKEN_OVER_REASON) this.#fail({ kind: "taken" });
+        else this.#finish(message.reason);
         break;
       default: // pong, and what newer servers may add
     }
@@ -228,10 +298,16 @@ export class Call {
 
   async #closed(code) {
     const attempt = this.#attempt;
+    if (this.#resume !== null) this.#resume.frames = this.#connection?.frames || this.#resume.frames;
     this.#connection = null;
+    this.#held = 0;
     this.#player.clear();
     this.#captions.agentDone();
     const first = this.#phase !== "lost";
+    if (code === TAKEN_OVER) {
+      this.#fail({ kind: "taken" });
+      return;
+    }
     if (REFUSED.has(code)) {
       this.#fail(this.#reason("refused"));
       return;
@@ -242,8 +318,13 @@ export class Call {
     }
     const wasLive = this.#phase === "live";
     this.#enter("lost");
-    const kind = code === BUSY ? "busy" : wasLive ? "lost" : await diagnose();
+    const key = this.#settings.values.key;
+    const kind = code === BUSY ? this.#refusal() : wasLive ? "lost" : await diagnose(key);
     if (this.#attempt !== attempt || this.#connection !== null) return;
+    if (kind === "key") {
+      this.#fail({ kind, action: "settings" });
+      return;
+    }
     this.#retry(this.#reason(kind));
   }
 
@@ -256,6 +337,19 @@ export class Call {
     }
     this.#view.problem({ ...problem, action: "now" });
     this.#timer = setTimeout(() => this.#connect(), delay);
+  }
+
+  /** A server that has no room now, or is not ready yet, says so in words; most of them we can say better. */
+  #refusal() {
+    const kind = kindOf(this.#serverError) ?? (this.#serverError ? null : "busy");
+    if (kind !== null) this.#serverError = "";
+    return kind;
+  }
+
+  #soundChanged(state) {
+    if (this.#phase !== "live" || document.visibilityState !== "visible") return;
+    if (state === "running") this.#view.problem(null);
+    else this.#view.problem({ kind: "asleep", action: "wake" });
   }
 
   /** The server's own words where it sent some. */
@@ -284,6 +378,8 @@ export class Call {
     this.#player?.close();
     void this.#context?.close();
     this.#captions.agentDone();
+    this.#resume = null;
+    this.#held = 0;
     this.#connection = this.#microphone = this.#player = this.#context = null;
   }
 

@@ -1,6 +1,7 @@
 /**
  * Microphone samples to 40 ms frames of signed 16-bit little-endian mono PCM, at the context's own
- * rate (the server resamples). Knows nothing of who takes the frames.
+ * rate (the server resamples). Any message asks for what is there of the frame begun, and is answered
+ * with null after it. Knows nothing of who takes the frames.
  */
 
 const FRAME_S = 0.04;
@@ -11,6 +12,7 @@ class Capture extends AudioWorkletProcessor {
     this.frameSamples = Math.round(sampleRate * FRAME_S);
     this.frame = new DataView(new ArrayBuffer(this.frameSamples * 2));
     this.filled = 0;
+    this.port.onmessage = () => this.flush();
   }
 
   process(inputs) {
@@ -23,6 +25,13 @@ class Capture extends AudioWorkletProcessor {
       if (this.filled === this.frameSamples) this.deliver();
     }
     return true;
+  }
+
+  flush() {
+    const begun = this.frame.buffer.slice(0, this.filled * 2);
+    this.filled = 0;
+    if (begun.byteLength > 0) this.port.postMessage(begun, [begun]);
+    this.port.postMessage(null);
   }
 
   deliver() {

@@ -5,7 +5,9 @@
  * that does not know them answers `connected` without naming any.
  */
 
-const EXTENSIONS = ["clear", "played", "floor", "heard", "turn"];
+const EXTENSIONS = [
+  "clear", "played", "floor", "heard", "turn", "items", "settings", "commit", "resume",
+];
 const PING_MS = 20_000;
 const PATIENCE_MS = 10_000; // for `connected` after the first byte was sent
 const BACKLOG_S = 2; // microphone audio that the network does not take is dropped beyond this
@@ -15,15 +17,40 @@ export function conversationUrl(page = window.location) {
   const url = new URL("ws/conversation", page.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   url.hash = "";
+  url.search = "?start=1"; // a `start` will come: the server need not guess
   return url;
+}
+
+/** Reads a path of the server. Keys travel in a header, never in the address. */
+export async function ask(path, key) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  return fetch(new URL(path, window.location.href), { cache: "no-store", headers });
+}
+
+/** Why a connection did not come about, as far as a page can find out. */
+export async function diagnose(key) {
+  try {
+    const answer = await ask("ready", key);
+    if (!answer.ok) return answer.status === 503 ? "loading" : "unreachable";
+    return (await ask("api/options", key)).status === 401 ? "key" : "declined";
+  } catch {
+    return "unreachable";
+  }
+}
+
+/** A page cannot send headers with a websocket: the key is offered as a subprotocol, which allows these letters only. */
+function protocolsFor(key) {
+  return /^[\w.~+-]+$/.test(key) ? ["antiphon", `openai-insecure-api-key.${key}`] : [];
 }
 
 export class Connection {
   #socket;
+  #start;
   #rate;
   #on;
   #extensions = new Set();
   #connected = false;
+  #texts = null; // number of the last text frame, where the server counts them
   #silent = false; // nothing came since the last ping
   #timer = 0;
   #framesSent = 0;
@@ -31,14 +58,17 @@ export class Connection {
 
   /**
    * @param {number} rate of the microphone frames, Hz
+   * @param {object} wishes further fields of `start`
+   * @param {string} key of a server that asks for one; else empty
    * @param {{connected: (message) => void, message: (message) => void,
    *          audio: (pcm: ArrayBuffer) => void, closed: (code: number, reason: string) => void}} on
    *   `closed` comes exactly once unless the page closed the connection itself.
    */
-  constructor(rate, on) {
+  constructor(rate, wishes, key, on) {
+    this.#start = { type: "start", format: "pcm_s16le", rate, extensions: EXTENSIONS, ...wishes };
     this.#rate = rate;
     this.#on = on;
-    this.#socket = new WebSocket(conversationUrl());
+    this.#socket = new WebSocket(conversationUrl(), protocolsFor(key));
     this.#socket.binaryType = "arraybuffer";
     this.#socket.onopen = () => this.#opened();
     this.#socket.onmessage = ({ data }) => this.#received(data);
@@ -62,6 +92,23 @@ export class Connection {
     if (this.#extensions.has("played")) this.#sendJson({ type: "played", reply, ms });
   }
 
+  /** Changes settings in mid-call, or says what the button does. @returns {boolean} the server understands it */
+  send(extension, message) {
+    if (!this.#connected || !this.has(extension)) return false;
+    this.#sendJson(message);
+    return true;
+  }
+
+  /** From a server that knows levels by their own message, which is no extension. */
+  sendLevel(level) {
+    if (this.#connected) this.#sendJson({ type: "set_level", level });
+  }
+
+  /** Number of the last text frame that came, for taking the call up again. */
+  get frames() {
+    return this.#texts ?? 0;
+  }
+
   has(extension) {
     return this.#extensions.has(extension);
   }
@@ -78,7 +125,7 @@ export class Connection {
   }
 
   #opened() {
-    this.#sendJson({ type: "start", format: "pcm_s16le", rate: this.#rate, extensions: EXTENSIONS });
+    this.#sendJson(this.#start);
   }
 
   #received(data) {
@@ -89,10 +136,12 @@ export class Connection {
     }
     const message = parse(data);
     if (message === null) return;
+    if (this.#texts !== null) this.#texts += 1;
     if (message.type !== "connected") {
       this.#on.message(message);
       return;
     }
+    if (typeof message.frames === "number") this.#texts = message.frames;
     if (Array.isArray(message.extensions)) this.#extensions = new Set(message.extensions);
     this.#connected = true;
     clearTimeout(this.#timer);

@@ -47,6 +47,7 @@ export class Microphone {
   #node;
   #analyser;
   #samples;
+  #flushed = [];
 
   /**
    * @param {AudioContext} context running, with capture-worklet.js loaded
@@ -64,9 +65,18 @@ export class Microphone {
       channelCount: 1,
       channelCountMode: "explicit",
     });
-    this.#node.port.onmessage = ({ data }) => onFrame(data);
+    this.#node.port.onmessage = ({ data }) => {
+      if (data === null) this.#flushed.shift()?.();
+      else onFrame(data);
+    };
     // The node's output is silence; without a way to the destination some browsers would not run it.
     this.#source.connect(this.#analyser).connect(this.#node).connect(context.destination);
+  }
+
+  /** Hands over what has been heard up to now, as a shorter frame, and calls `done` right after it. */
+  flush(done) {
+    this.#flushed.push(done);
+    this.#node.port.postMessage("flush");
   }
 
   /** Root mean square of what the microphone hears, 0 to 1. */

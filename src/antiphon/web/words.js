@@ -20,6 +20,11 @@ const PHASES = {
 };
 
 const LISTENING = "Listening";
+const PUSH = {
+  open: { state: "Your turn", hint: "Hold the button or the space key while you speak." },
+  held: { state: LISTENING, hint: "Let go when you have finished." },
+  agent: { state: "Speaking", hint: "Hold the button to interrupt." },
+};
 const FLOOR = {
   open: { state: LISTENING, hint: "Say something whenever you like." },
   caller: { state: LISTENING, hint: "Take your time." },
@@ -32,10 +37,15 @@ const FLOOR = {
 };
 
 const ENDINGS = {
-  idle: "Nobody spoke for a while.",
-  goodbye: "You said goodbye.",
-  shutdown: "The server is shutting down.",
-  limit: "The longest time for one conversation was reached.",
+  "nobody answered": "Nobody spoke for a while.",
+  goodbye: "The agent said goodbye.",
+  finished: "The agent said goodbye.",
+  "the server is shutting down": "The server is shutting down.",
+  "the call reached its longest duration": "The longest time for one conversation was reached.",
+  "the client stopped reading": "The connection was too slow for the sound.",
+  "the client is gone": "The connection was lost for too long.",
+  "too many senseless messages": "This page and the server do not understand each other. Reload the page.",
+  error: "Something went wrong in the server; its log says what.",
 };
 
 const PROBLEMS = {
@@ -49,16 +59,22 @@ const PROBLEMS = {
   unplugged: "The microphone was disconnected. Connect it again, then press Reconnect.",
   audio: "The sound could not be started on this device. Reload the page and try again.",
   unreachable: "The server cannot be reached. Check that it is running and that you are online.",
-  loading: "The server is still loading its models.",
+  loading: "The server is still loading its models. This may take a minute.",
   busy: "The server is busy: all conversations are taken.",
+  key: "This server asks for an access key. Enter it in the settings.",
+  taken: "This conversation goes on in another tab.",
+  asleep: "The browser put the sound of this page to sleep.",
   declined: "The server is up but did not take the conversation; it may be busy.",
   lost: "The connection to the server was lost.",
   refused: "The server refused the conversation.",
 };
 
-/** The line for a phase of the call; while it is live the floor decides. */
-export function lineFor(phase, floor) {
-  return phase === "live" ? (FLOOR[floor] ?? FLOOR.open) : PHASES[phase];
+/** The line for a phase of the call; while it is live the floor decides, and with push-to-talk the hand. */
+export function lineFor(phase, floor, listen = "open", held = false) {
+  if (phase !== "live") return PHASES[phase];
+  const line = FLOOR[floor] ?? FLOOR.open;
+  if (listen !== "push") return line;
+  return held ? PUSH.held : (PUSH[floor] ?? (line.state === LISTENING ? PUSH.open : line));
 }
 
 /** The hint for a conversation that the server ended; an unknown reason adds nothing. */
@@ -67,12 +83,47 @@ export function endingFor(reason) {
   return why ? `${why} ${PHASES.ended.hint}` : PHASES.ended.hint;
 }
 
+/** The kind of problem in a server's refusal; null when only its own words will do. */
+export function kindOf(refusal) {
+  if (/loading/.test(refusal)) return "loading";
+  return /busy/.test(refusal) ? "busy" : null;
+}
+
 /** What to tell a person about a problem, and what to do about it. */
 export function problemFor(kind) {
   return PROBLEMS[kind] ?? PROBLEMS.audio;
 }
 
 export const BUTTON = { start: "Start", end: "End", again: "Start again" };
-export const ACTION = { reconnect: "Reconnect", now: "Reconnect now", dismiss: "Dismiss" };
+export const ACTION = {
+  reconnect: "Reconnect",
+  now: "Reconnect now",
+  dismiss: "Dismiss",
+  wake: "Wake it up",
+  resume: "Go on with it",
+  settings: "Open the settings",
+};
 export const SPEAKER = { caller: "You", agent: "Agent" };
-export const CAPTION = { unheard: "not heard:", reconnected: "Reconnected" };
+export const CAPTION = { unheard: "not heard:", reconnected: "Reconnected", startedAnew: "A new conversation" };
+export const NOTICE = {
+  awake: "The browser had put this page to sleep. It is awake again.",
+  unfinished: "A conversation in this tab was cut off a moment ago.",
+  tooShort: "Hold the button for as long as you speak.",
+};
+export const SETTINGS = {
+  now: "Saved. It holds from the next answer on.",
+  next: "Saved. It holds from the next conversation on.",
+  offline: "The server cannot be asked what it offers.",
+};
+export const TIMING = {
+  caption: "Where the time went, counted from the end of your words",
+  answered: (time) => `Answered after ${time}`,
+  after: (ms) => `beginning after ${ms} ms`,
+  steps: {
+    stt: "Your words as text",
+    turn: "Sure that you had finished",
+    llm: "First word of the answer",
+    tts: "First sound of the voice",
+    heard: "On its way to your ear",
+  },
+};

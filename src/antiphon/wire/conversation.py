@@ -13,6 +13,10 @@ them in its `start` message, so that an older client sees nothing new:
 | heard     | {"type":"heard","reply","text","unheard"} after an answer that was not heard to its end |
 | turn      | {"type":"turn","record":{...}}: the times of each step of the turn that has just ended |
 | items     | `transcript` and `ai_text` carry `item` and `reply`; {"type":"withdrawn","item"} takes a transcript back |
+| settings  | the client may change voice, language, agent and way of listening in mid-call with `configure` |
+| commit    | push-to-talk: the client says `hold` when its button goes down and `commit` when it comes up |
+| notice    | {"type":"notice","code","message"}: advice, for instance about the client's audio; `error` without it |
+| resume    | `connected` carries a token with which a new connection takes over the call; needs clear and played |
 
 Knows no websocket, no session and no model. Source of the base protocol: docs/protocols/conversation.md.
 """
@@ -29,8 +33,20 @@ from antiphon.core import actions as act
 from antiphon.core.record import TurnRecord
 from antiphon.errors import ProtocolError, suggest
 
-EXTENSIONS = ("clear", "played", "floor", "heard", "turn", "items")
+EXTENSIONS = (
+    "clear",
+    "played",
+    "floor",
+    "heard",
+    "turn",
+    "items",
+    "settings",
+    "commit",
+    "resume",
+    "notice",
+)
 FORMATS = ("auto", "pcm_s16le", "pcm_f32le")
+LISTENING = ("open", "push")
 LEVELS = ("beginner", "intermediate", "advanced")
 OUTPUT_RATE_HZ = 24_000
 MAX_TEXT_CHARS = 4_000
@@ -47,6 +63,18 @@ class Start(msgspec.Struct, tag_field="type", tag="start"):
     greeting: bool = True
     voice: str = ""
     language: str = ""
+    agent: str = ""
+    """One of the owner's presets, by its name."""
+    instructions: str = ""
+    """What the caller asks of the agent beyond its prompt."""
+    listen: str = "open"
+    """`open`: turns end by listening. `push`: by `commit`."""
+    level: str = ""
+    """One of `LEVELS`; empty: as the owner set it."""
+    resume: str = ""
+    """The token of a call whose connection was lost."""
+    frames: int = 0
+    """Number of the last text frame that came in that call."""
 
 
 class Ping(msgspec.Struct, tag_field="type", tag="ping"):
@@ -76,11 +104,51 @@ class Text(msgspec.Struct, tag_field="type", tag="text"):
     text: str
 
 
-Incoming = Start | Ping | SetLevel | EndConversation | Stop | PlayedReport | Text
+class Configure(msgspec.Struct, tag_field="type", tag="configure"):
+    """From now on; what is left out stays as it is. An empty voice, language or agent: as the owner set it."""
+
+    voice: str | None = None
+    language: str | None = None
+    agent: str | None = None
+    instructions: str | None = None
+    listen: str | None = None
+
+
+class Hold(msgspec.Struct, tag_field="type", tag="hold"):
+    """Push-to-talk: the button is down. The agent falls silent."""
+
+
+class Commit(msgspec.Struct, tag_field="type", tag="commit"):
+    """Push-to-talk: the button is up. What was said is a turn, to be answered now."""
+
+
+Incoming = (
+    Start
+    | Ping
+    | SetLevel
+    | EndConversation
+    | Stop
+    | PlayedReport
+    | Text
+    | Configure
+    | Hold
+    | Commit
+)
 
 _decoder: msgspec.json.Decoder[Incoming] = msgspec.json.Decoder(Incoming)
 _NOT_JSON = "text frames must be JSON objects; send audio as binary frames"
-_TYPES = ("start", "ping", "set_level", "end_conversation", "stop", "played", "text")
+_TYPES = (
+    "start",
+    "ping",
+    "set_level",
+    "end_conversation",
+    "stop",
+    "played",
+    "text",
+    "configure",
+    "hold",
+    "commit",
+)
 
 
 def decode(text: str) -> Incoming:
@@ -108,16 +176,16 @@ def start_from_query(query: Mapping[str, str]) -> Start:
 
 
 def agreed(start: Start) -> frozenset[str]:
-    """The extensions that both sides know."""
-    return frozenset(start.extensions) & frozenset(EXTENSIONS)
+    """The extensions that both sides know, and that work with one another."""
+    both = frozenset(start.extensions) & frozenset(EXTENSIONS)
+    return both if {"clear", "played"} <= both else both - {"resume"}
 
 
 def _check(message: Incoming) -> None:
     if isinstance(message, Start):
         _check_start(message)
-    elif isinstance(message, SetLevel) and message.level not in LEVELS:
-        level = message.level[:40]
-        raise ProtocolError(f"set_level: unknown level {level!r}{suggest(level, LEVELS)}")
+    elif isinstance(message, SetLevel):
+        _check_level("set_level", message.level)
     elif isinstance(message, PlayedReport) and message.ms < 0:
         raise ProtocolError("played: `ms` must not be negative")
     elif isinstance(message, Text):
@@ -125,6 +193,8 @@ def _check(message: Incoming) -> None:
             raise ProtocolError("text: there is nothing in it")
         if len(message.text) > MAX_TEXT_CHARS:
             raise ProtocolError(f"text: longer than {MAX_TEXT_CHARS} characters; send less")
+    elif isinstance(message, Configure):
+        _check_wishes("configure", message)
 
 
 def _check_start(start: Start) -> None:
@@ -134,8 +204,26 @@ def _check_start(start: Start) -> None:
     least, most = _RATES_HZ
     if not least <= start.rate <= most:
         raise ProtocolError(f"start: rate {start.rate} is not between {least} and {most} Hz")
-    if max(len(start.voice), len(start.language)) > _MAX_NAME_CHARS:
-        raise ProtocolError("start: `voice` and `language` are names, not texts")
+    _check_wishes("start", start)
+    if start.level:
+        _check_level("start", start.level)
+
+
+def _check_level(kind: str, level: str) -> None:
+    if level not in LEVELS:
+        known = ", ".join(LEVELS)
+        raise ProtocolError(f"{kind}: unknown level {level[:40]!r}; the levels are {known}")
+
+
+def _check_wishes(kind: str, wishes: Start | Configure) -> None:
+    names = (wishes.voice, wishes.language, wishes.agent)
+    if max(len(name or "") for name in names) > _MAX_NAME_CHARS:
+        raise ProtocolError(f"{kind}: `voice`, `language` and `agent` are names, not texts")
+    if len(wishes.instructions or "") > MAX_TEXT_CHARS:
+        raise ProtocolError(f"{kind}: `instructions` are longer than {MAX_TEXT_CHARS} characters")
+    if wishes.listen is not None and wishes.listen not in LISTENING:
+        listen = wishes.listen[:40]
+        raise ProtocolError(f"{kind}: cannot listen {listen!r}{suggest(listen, LISTENING)}")
 
 
 def _explain(text: str, problem: str) -> str:
@@ -163,14 +251,42 @@ def connected(session_id: str) -> str:
     return frame("connected", session_id=session_id)
 
 
-def started(session_id: str, extensions: frozenset[str]) -> str:
-    """The answer to `start`: what was agreed."""
+def started(session_id: str, extensions: frozenset[str], **fields: Any) -> str:
+    """The answer to `start`: what was agreed. `fields`: see `resumption`."""
     return frame(
         "connected",
         session_id=session_id,
         extensions=sorted(extensions),
         sample_rate=OUTPUT_RATE_HZ,
+        **fields,
     )
+
+
+def resumption(token: str, resume_s: float, number: int, *, resumed: bool) -> dict[str, Any]:
+    """Fields of `connected` for a client that may come back.
+
+    `resume_s`: for so long after it was lost. `number`: of this frame, counting the call's text frames from 1.
+    """
+    return {"resume": token, "resume_s": resume_s, "frames": number, "resumed": resumed}
+
+
+_OF_ITS_CONNECTION = tuple(
+    f'{{"type":"{kind}"' for kind in ("connected", "pong", "clear", "ai_audio_start")
+)
+
+
+def outlives_its_connection(text: str) -> bool:
+    """Whether a frame that was lost with its connection still means something on the next one."""
+    return not text.startswith(_OF_ITS_CONNECTION)
+
+
+_ADVICE = ("audio_quality",)
+"""Faults that are no error of the protocol."""
+
+
+def analysis(data: Mapping[str, Any]) -> str:
+    """The last message after `end_conversation`."""
+    return frame("analysis", data=data)
 
 
 def error(message: str) -> str:
@@ -188,6 +304,8 @@ class Encoder:
         """Where in its reply the next audio lies."""
         self._words_of = ""
         """The reply whose text is not complete."""
+        self._restate = False
+        """The client is new to the call: it is told where audio begins even if that is the start."""
         self._reports_judged = True
         """A wrong report is worth telling: it cannot be about audio that a `clear` has taken back."""
 
@@ -199,9 +317,14 @@ class Encoder:
         fields: dict[str, Any] = {"sample_rate": OUTPUT_RATE_HZ}
         if "played" in self.extensions:
             fields["reply"] = reply
-            if self._from_ms:
+            if self._from_ms or self._restate:
                 fields["from_ms"] = self._from_ms
+        self._restate = False
         return frame("ai_audio_start", **fields)
+
+    def resumed(self) -> None:
+        """Another connection takes over: what audio follows is said anew."""
+        self._audio_of, self._restate = "", True
 
     def clear(self) -> str | None:
         if "clear" not in self.extensions:
@@ -249,6 +372,8 @@ class Encoder:
             if not self._reports_judged:
                 return []
             self._reports_judged = False
+        if action.code in _ADVICE and "notice" in self.extensions:
+            return [frame("notice", code=action.code, message=action.message)]
         return [error(action.message)]
 
     def _reply_ended(self, action: act.ReplyEnded) -> list[str]:

@@ -8,13 +8,14 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from tests.backends.transformers import tiny
+
 from antiphon.errors import ModelError
 from antiphon.models.llm.transformers_chat import TransformersChat
 from antiphon.models.ports import LlmRequest, Message
 from antiphon.models.store import WeightStore
 from antiphon.models.stt.transformers_whisper import TransformersWhisper
 from antiphon.testing.contracts import check_llm, check_stt
-from tests.backends.transformers import tiny
 
 FAMILIES = ["llama", "phi3", "gemma3", "qwen2"]
 

@@ -1,4 +1,4 @@
-"""Models of a few thousand random weights, made with their own library: its real loading and inference code runs on them."""
+"""Models of a few thousand random weights, made with their own library, whose real code then runs on them."""
 
 from __future__ import annotations
 

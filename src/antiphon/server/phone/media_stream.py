@@ -1,0 +1,312 @@
+"""The routes `/media-stream` and `/ws`: one websocket of the phone company, and the call that it carries.
+
+Frames are understood by `wire/twilio.py`; this module says who may stream, moves frames, and frees what a stream holds
+however it ends. A stream needs a token of ours (`tokens.py`) or the configured key; only on this machine, and while no
+auth token is set, may it come without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from antiphon.core import events as ev
+from antiphon.core.floor import Floor
+from antiphon.core.policy import Policy
+from antiphon.errors import AntiphonError, BusyError, ModelError, ProtocolError
+from antiphon.server.calls import Calls, agent_of
+from antiphon.server.outbox import Outbox
+from antiphon.server.phone.context import Phone, phone_of
+from antiphon.server.phone.desk import desk_of
+from antiphon.server.phone.door import PhoneDoor
+from antiphon.server.phone.dtmf import Keypad
+from antiphon.server.phone.prompt import with_facts
+from antiphon.server.phone.tokens import Ticket
+from antiphon.server.phone.tools import PhoneTools
+from antiphon.server.phone.caller_voice import CallerVoice
+from antiphon.server.phone.webhooks import TOKEN
+from antiphon.server.refusal import Refused
+from antiphon.session.session import Session
+from antiphon.wire import twilio as wire
+
+log = logging.getLogger(__name__)
+router = APIRouter()
+
+_OPENING_S = 10.0
+"""For `connected` and `start`."""
+_LAST_WORDS_S = 10.0
+_CLOSE_S = 2.0
+_MAX_ERRORS = 50
+_TOLD_ERRORS = 5
+"""So many of a call's senseless frames are worth a line in the log."""
+_CLOSE_NORMAL, _CLOSE_UNSUPPORTED, _CLOSE_POLICY, _CLOSE_BUSY = 1000, 1003, 1008, 1013
+_MAX_REASON_BYTES = 123
+_GONE = (WebSocketDisconnect, TimeoutError, OSError, RuntimeError)
+_TAKEN_BACK = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
+"""A key stops the agent in these; a goodbye is not stopped, for that would end the call."""
+
+
+@router.websocket("/media-stream")
+@router.websocket("/media-stream/{key}")
+async def media_stream(socket: WebSocket, key: str = "") -> None:
+    """Twilio Media Streams, Telnyx, Plivo; see docs/protocols/twilio.md."""
+    phone_of(socket).guard.upgrade(socket, key)
+    await socket.accept()
+    await Stream(socket, key).serve()
+
+
+@router.websocket("/ws")
+async def any_stream(socket: WebSocket) -> None:
+    """A path that several families of clients use: the first frame tells. Telephone streams are served."""
+    refused: Refused | None = None
+    try:
+        phone_of(socket).guard.upgrade(socket)
+    except Refused as error:
+        refused = error
+    await socket.accept()
+    try:
+        async with asyncio.timeout(_OPENING_S):
+            first = (await socket.receive()).get("text")
+        if first is None or not wire.is_telephony(first):
+            reason = "this path takes telephone streams; use /v1/realtime or /ws/conversation"
+            await socket.close(_CLOSE_UNSUPPORTED, reason)
+        elif refused is not None:
+            await socket.close(_CLOSE_POLICY, str(refused)[:_MAX_REASON_BYTES])
+        else:
+            await Stream(socket, "", first).serve()
+    except _GONE:
+        pass  # left before it said anything
+
+
+class Stream:
+    """One websocket, from `connected` to its end."""
+
+    def __init__(self, socket: WebSocket, key: str, first: str | None = None) -> None:
+        """`key`: the end of its path. `first`: a frame that was read already."""
+        self._socket = socket
+        self._phone: Phone = phone_of(socket)
+        self._calls: Calls = socket.app.state.calls
+        self._key = key
+        self._first = first
+        self._name = "stream"
+        self._outbox = Outbox(self._calls.settings.server.max_outbox_bytes, self._on_stuck)
+        self._session: Session | None = None
+        self._disconnected = False
+        self._errors = 0
+        self._close_code, self._close_reason = _CLOSE_NORMAL, ""
+
+    async def serve(self) -> None:
+        try:
+            start = await self._opening()
+            if start is not None:
+                await self._call(start, self._ticket(start))
+        except (BusyError, ModelError) as error:
+            self._refuse(_CLOSE_BUSY, error)
+        except (ProtocolError, Refused) as error:
+            self._refuse(_CLOSE_POLICY, error)
+        finally:
+            await self._close_socket()
+
+    # -- the beginning --------------------------------------------------------------------------
+
+    async def _opening(self) -> wire.Start | None:
+        """Everything up to `start`; None when the peer leaves before. Raises ProtocolError."""
+        try:
+            async with asyncio.timeout(_OPENING_S):
+                while (frame := await self._receive()) is not None:
+                    match self._understood(frame):
+                        case wire.Start() as start:
+                            return start
+                        case wire.Stop():
+                            return None
+                        case wire.Media() | wire.Digit() | wire.MarkEchoed():
+                            self._complain("audio, keys or marks before `start` are not heard")
+        except TimeoutError:
+            raise ProtocolError(f"no `start` within {_OPENING_S:g} s") from None
+        return None
+
+    def _understood(self, frame: str | bytes) -> wire.Incoming | None:
+        """None: it made no sense, which has been noted. A wrong `start` raises ProtocolError."""
+        if isinstance(frame, bytes):
+            self._complain("a binary frame; streams are JSON in text frames")
+            return None
+        try:
+            return wire.decode(frame)
+        except ProtocolError as error:
+            if self._session is None and str(error).startswith("start:"):
+                raise
+            self._complain(str(error))
+            return None
+
+    def _ticket(self, start: wire.Start) -> Ticket:
+        """Raises Refused."""
+        name = start.call_id or start.stream_id
+        self._name = name if len(name) <= 16 else f"{name[:2]}...{name[-8:]}"
+        guard, given = self._phone.guard, start.parameters
+        token = given.get(TOKEN, "") or self._key
+        ticket = Ticket(start.call_id, given.get("from_number", ""), given.get("to_number", ""))
+        if guard.has_key(self._key) or guard.has_key(token):
+            return ticket
+        if token:
+            known = self._phone.tokens.redeem(token, start.call_id)
+            if known is None:
+                raise Refused(403, "the stream's token is unknown, used, or another call's")
+            return known
+        if guard.checks:
+            raise Refused(403, "the stream has no token; its TwiML must come from /voice-stream")
+        return ticket  # of this machine: the upgrade was refused otherwise
+
+    # -- the call -------------------------------------------------------------------------------
+
+    async def _call(self, start: wire.Start, ticket: Ticket) -> None:
+        encoder = wire.Encoder(start.dialect, start.stream_id, start.format)
+        door = PhoneDoor(self._outbox, encoder, start.format)
+        keypad = Keypad(self._on_keys, self._phone.settings.keypad_pause_ms / 1000)
+        tools = PhoneTools(
+            door,
+            keypad,
+            self._post,
+            ticket.call_id,
+            self._phone.lines,
+            self._phone.settings.transfer_numbers,
+        )
+        given = {
+            n: v
+            for n, v in start.parameters.items()
+            if n not in (TOKEN, "from_number", "to_number")
+        }
+        agent = with_facts(ticket.agent or agent_of(self._calls.settings), ticket, given)
+        greeting = ticket.greeting if ticket.greeting is not None else self._phone.settings.greeting
+        try:
+            async with self._calls.open(
+                door,
+                lambda policy: _policy_for(policy, greeting),
+                agent,
+                tools.chosen(self._phone.settings.tools),
+            ) as session:
+                log.info(
+                    "phone: %s is call %s (%s)", self._name, session.call_id, start.dialect.name
+                )
+                self._session = session
+                voice = CallerVoice(session, start.format)
+                with desk_of(self._socket).following(ticket.call_id, session):
+                    await self._converse(session, door, keypad, voice)
+        finally:
+            keypad.close()
+
+    async def _converse(
+        self, session: Session, door: PhoneDoor, keypad: Keypad, voice: CallerVoice
+    ) -> None:
+        """Everything that lives as long as the call, in one task group."""
+
+        async def read() -> None:
+            while (frame := await self._receive()) is not None:
+                match self._understood(frame):
+                    case wire.Media() as media:
+                        voice.take(media)
+                    case wire.MarkEchoed(name=name):
+                        if (played := door.echoed(name)) is not None:
+                            session.post(played)
+                    case wire.Digit(digit=digit):
+                        self._on_key(session, keypad, digit)
+                    case wire.Stop():
+                        break
+                    case wire.Start():
+                        self._complain("a second `start` on one stream; it is ignored")
+            voice.end()
+            session.post(ev.HungUp())
+
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(read())
+            writer = group.create_task(self._write(session))
+            await session.run(max_s=self._calls.settings.server.max_call_s)
+            reader.cancel()
+            self._outbox.close()
+            await asyncio.wait([writer], timeout=_LAST_WORDS_S)
+            writer.cancel()
+        if voice.order.dropped or voice.order.filled_ms:
+            log.info(
+                "phone: %s: %d frames came twice or too late, %d ms were missing",
+                self._name,
+                voice.order.dropped,
+                voice.order.filled_ms,
+            )
+
+    async def _write(self, session: Session) -> None:
+        try:
+            await self._outbox.drain(self._socket)
+        except _GONE as gone:
+            log.info("phone: %s: the stream is gone: %s", self._name, gone or type(gone).__name__)
+            self._outbox.abort()
+            session.post(ev.HungUp("the stream is gone"))
+
+    async def _receive(self) -> str | bytes | None:
+        """The next frame; None once the peer has disconnected, and never read after that."""
+        first, self._first = self._first, None
+        if first is not None:
+            return first
+        if self._disconnected:
+            return None
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            self._disconnected = True
+            return None
+        text: str | None = message.get("text")
+        data: bytes | None = message.get("bytes")
+        return text if text is not None else data
+
+    def _post(self, event: ev.Event) -> None:
+        if self._session is not None:
+            self._session.post(event)
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def _on_key(self, session: Session, keypad: Keypad, digit: str) -> None:
+        """A key stops the agent at once: nobody presses one by mistake."""
+        if session.conversation.floor in _TAKEN_BACK and session.conversation.policy.interruptible:
+            session.post(ev.CancelReply())
+        keypad.press(digit)
+
+    def _on_keys(self, keys: str) -> None:
+        self._post(ev.Typed(f"(The caller pressed on the telephone: {' '.join(keys)})"))
+
+    # -- trouble --------------------------------------------------------------------------------
+
+    def _complain(self, problem: str) -> None:
+        """The protocol has no word for it: the log has to do."""
+        self._errors += 1
+        if self._errors <= _TOLD_ERRORS:
+            log.warning("phone: %s: %s", self._name, problem)
+        if self._errors < _MAX_ERRORS:
+            return
+        if self._session is None:
+            raise ProtocolError("too many senseless frames")
+        self._close_code, self._close_reason = _CLOSE_POLICY, "too many senseless frames"
+        self._session.post(ev.HungUp(self._close_reason))
+
+    def _on_stuck(self) -> None:
+        self._post(ev.HungUp("the stream's peer stopped reading"))
+
+    def _refuse(self, code: int, error: AntiphonError) -> None:
+        log.warning("phone: %s refused: %s", self._name, error)
+        reason = str(error).encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self._close_code, self._close_reason = code, reason
+
+    async def _close_socket(self) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._socket.close(self._close_code, self._close_reason)
+        except _GONE:
+            pass  # closed already
+
+
+def _policy_for(policy: Policy, greeting: str) -> Policy:
+    return replace(
+        policy,
+        client_can_clear=True,
+        client_reports_played=True,
+        greeting=greeting or policy.greeting,
+    )
