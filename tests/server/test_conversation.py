@@ -22,7 +22,7 @@ def test_an_older_client_sees_its_protocol_and_nothing_else(tmp_path: Path) -> N
                 assert set(first) == {"type", "session_id"}
                 await caller.send(type="ping")
                 await caller.wait("pong")
-                await caller.send(type="set_level", level="beginner")
+                await caller.send(type="set_level", level="advanced")
                 await caller.speak(QUESTION)
                 await caller.wait("turn_complete")
                 texts = caller.of("ai_text")

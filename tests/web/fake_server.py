@@ -25,7 +25,18 @@ import antiphon
 
 WEB = Path(antiphon.__file__).parent / "web"
 WAIT_S = 15.0
-EXTENSIONS = ["clear", "played", "floor", "heard", "turn", "items", "settings", "commit", "resume"]
+EXTENSIONS = [
+    "clear",
+    "played",
+    "floor",
+    "heard",
+    "turn",
+    "items",
+    "settings",
+    "commit",
+    "resume",
+    "notice",
+]
 OPTIONS = {
     "agents": ["Tutor", "Receptionist"],
     "voices": ["anna", "ben"],

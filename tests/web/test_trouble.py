@@ -163,3 +163,14 @@ def test_server_ends_the_conversation(page: Page, server: FakeServer) -> None:
     expect(page.get_by_text("Goodbye.")).to_be_visible()
     expect(page.get_by_role("alert")).to_be_empty()
     assert page.evaluate("microphoneStream.getTracks()[0].readyState") == "ended"
+
+
+def test_advice_is_shown_and_needs_nothing(page: Page, server: FakeServer) -> None:
+    talk = begin(page, server)
+    talk.send("notice", code="audio_quality", message="You are hard to hear; come closer.")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("come closer")
+    expect(alert).to_have_class("calm")
+    page.get_by_role("button", name="Dismiss").click()
+    expect(alert).to_be_empty()
+    assert stat(page, "phase") == "live"

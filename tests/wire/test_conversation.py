@@ -61,6 +61,10 @@ BAD: list[tuple[str, str]] = [
     ('{"type":"start","extensions":"clear"}', "start: expected `array`, got `str`"),
     ('{"type":"start","greeting":1}', "start: expected `bool`"),
     ('{"type":"start","voice":"' + "v" * 201 + '"}', "are names"),
+    ('{"type":"start","listen":"pish"}', "cannot listen 'pish'; did you mean 'push'?"),
+    ('{"type":"start","frames":"3"}', "start: expected `int`"),
+    ('{"type":"configure","agent":"' + "a" * 201 + '"}', "configure: `voice`"),
+    ('{"type":"configure","instructions":"' + "a" * 4_001 + '"}', "longer than 4000"),
 ]
 
 
@@ -92,7 +96,10 @@ _values = st.recursive(
     max_leaves=6,
 )
 _fields = st.sampled_from(
-    ["format", "rate", "extensions", "greeting", "voice", "level", "reply", "ms", "text", "x"]
+    (
+        "format rate extensions greeting voice level reply ms text x "
+        "resume frames listen agent instructions"
+    ).split()
 )
 
 
@@ -283,3 +290,29 @@ def test_every_frame_is_one_json_object(extensions: list[str], text: str) -> Non
     for frame in frames(script, *extensions):
         if frame != "<pcm>":
             assert isinstance(json.loads(frame)["type"], str)
+
+
+def test_resuming_needs_reports_and_clear() -> None:
+    assert wire.agreed(wire.Start(extensions=("resume",))) == frozenset()
+    all_three = ("resume", "clear", "played")
+    assert wire.agreed(wire.Start(extensions=all_three)) == frozenset(all_three)
+
+
+def test_a_new_connection_is_told_where_audio_begins() -> None:
+    encoder = wire.Encoder(frozenset({"clear", "played"}))
+    first = encoder.audio_start("r1")
+    assert first is not None
+    assert "from_ms" not in first
+    assert encoder.audio_start("r1") is None
+    encoder.resumed()
+    encoder.encode(act.Play("r1", 0))
+    again = encoder.audio_start("r1")
+    assert again is not None
+    assert json.loads(again)["from_ms"] == 0
+
+
+def test_what_is_worth_sending_again() -> None:
+    kinds = ("transcript", "ai_text", "turn", "heard", "turn_complete", "floor")
+    assert all(wire.outlives_its_connection(wire.frame(kind)) for kind in kinds)
+    for kind in ("connected", "pong", "clear", "ai_audio_start"):
+        assert not wire.outlives_its_connection(wire.frame(kind, reply="r1"))

@@ -101,6 +101,7 @@ function problem(what) {
     alert.replaceChildren();
     return;
   }
+  alert.classList.toggle("calm", what.calm === true);
   const text = document.createElement("p");
   text.textContent = what.text ?? problemFor(what.kind);
   const shown = what.action ? [text, actionButton(what.action)] : [text];
@@ -110,7 +111,7 @@ function problem(what) {
 
 /** Something worth knowing that needs nothing to be done. */
 function notice(name) {
-  problem({ text: NOTICE[name], action: "dismiss" });
+  problem({ text: NOTICE[name], action: "dismiss", calm: true });
 }
 
 function actionButton(action) {

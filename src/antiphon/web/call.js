@@ -272,6 +272,9 @@ export class Call {
         this.#serverError = message.message ?? "";
         this.#view.problem({ text: this.#serverError, action: "dismiss" });
         break;
+      case "notice": // advice: the call goes on as it is
+        this.#view.problem({ text: message.message ?? "", action: "dismiss", calm: true });
+        break;
       case "ended":
         if (message.reason === TAKEN_OVER_REASON) this.#fail({ kind: "taken" });
         else this.#finish(message.reason);

@@ -6,7 +6,7 @@
  */
 
 const EXTENSIONS = [
-  "clear", "played", "floor", "heard", "turn", "items", "settings", "commit", "resume",
+  "clear", "played", "floor", "heard", "turn", "items", "settings", "commit", "resume", "notice",
 ];
 const PING_MS = 20_000;
 const PATIENCE_MS = 10_000; // for `connected` after the first byte was sent

@@ -33,18 +33,7 @@ from antiphon.core import actions as act
 from antiphon.core.record import TurnRecord
 from antiphon.errors import ProtocolError, suggest
 
-EXTENSIONS = (
-    "clear",
-    "played",
-    "floor",
-    "heard",
-    "turn",
-    "items",
-    "settings",
-    "commit",
-    "resume",
-    "notice",
-)
+EXTENSIONS = tuple("clear played floor heard turn items settings commit resume notice".split())
 FORMATS = ("auto", "pcm_s16le", "pcm_f32le")
 LISTENING = ("open", "push")
 LEVELS = ("beginner", "intermediate", "advanced")

@@ -188,6 +188,8 @@ def test_time_without_audio_is_silence(tmp_path: Path) -> None:
 def test_pcm_that_claims_to_be_mulaw(
     pcm_as_ulaw: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
+
     async def main() -> None:
         noise = np.random.default_rng(1).normal(0, 40, 32_000)
         pcm = (say(440, 4_000, rate_hz=8_000) + noise).astype(np.int16)

@@ -33,8 +33,8 @@ class Xtts:
     """The `TextToSpeech` port on XTTS v2.
 
     `model`: a Coqui name or a folder with `config.json`, `model.pth` and `vocab.json`. `voice`: a studio speaker, or
-    the path of a clip of 6 to 30 s to clone. `accept_licence`: the owner has read that the weights are not for commercial
-    use. `chunk_tokens`: audio tokens per piece; fewer come sooner and sound worse.
+    the path of a clip of 6 to 30 s to clone. `accept_licence`: the owner has read that the weights are not for
+    commercial use. `chunk_tokens`: audio tokens per piece; fewer come sooner and sound worse.
     """
 
     def __init__(

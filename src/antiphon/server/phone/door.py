@@ -69,9 +69,8 @@ class PhoneDoor:
             case act.ReplyWords():
                 self.has_words = True
             case act.Fault():
-                # What is wrong with the audio is the phone company's settings, and nobody but the owner can be told.
-                level = logging.WARNING if action.code.startswith("audio") else logging.INFO
-                log.log(level, "%s: %s", action.code, action.message)
+                # Nobody else can be told: the protocol has no word for it.
+                log.info("%s: %s", action.code, action.message)
             case _:
                 pass
 

@@ -19,6 +19,7 @@ from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ModelError, ProtocolError
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.outbox import Outbox
+from antiphon.server.phone.caller_voice import CallerVoice
 from antiphon.server.phone.context import Phone, phone_of
 from antiphon.server.phone.desk import desk_of
 from antiphon.server.phone.door import PhoneDoor
@@ -26,7 +27,6 @@ from antiphon.server.phone.dtmf import Keypad
 from antiphon.server.phone.prompt import with_facts
 from antiphon.server.phone.tokens import Ticket
 from antiphon.server.phone.tools import PhoneTools
-from antiphon.server.phone.caller_voice import CallerVoice
 from antiphon.server.phone.webhooks import TOKEN
 from antiphon.server.refusal import Refused
 from antiphon.session.session import Session
