@@ -79,6 +79,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         ),
         "moshi-server": Entry("antiphon.models.stt.moshi_server:MoshiServerStt"),
         "scripted": Entry("antiphon.models.scripted:ScriptedStt"),
+        "scripted-remote": Entry("antiphon.models.scripted:RemoteStt"),
     },
     Kind.LLM: {
         "llamacpp": Entry("antiphon.models.llm.llamacpp:LlamaCpp"),
@@ -89,6 +90,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "groq": _openai("https://api.groq.com/openai/v1"),
         "transformers": Entry("antiphon.models.llm.transformers_chat:TransformersChat"),
         "scripted": Entry("antiphon.models.scripted:ScriptedLlm"),
+        "scripted-remote": Entry("antiphon.models.scripted:RemoteLlm"),
     },
     Kind.TTS: {
         "kokoro": Entry("antiphon.models.tts.kokoro:Kokoro"),
@@ -101,6 +103,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "xtts-server": Entry("antiphon.models.tts.xtts_server:XttsServer"),
         "moshi-server": Entry("antiphon.models.tts.moshi_server:MoshiServerTts"),
         "scripted": Entry("antiphon.models.scripted:ScriptedTts"),
+        "scripted-remote": Entry("antiphon.models.scripted:RemoteTts"),
     },
 }
 

@@ -7,11 +7,15 @@ are given some. They know nothing of calls, and nothing of the models that they 
 
 from antiphon.models.scripted.hearing import ScriptedStt, ScriptedTurnDetector, ScriptedVad, tone
 from antiphon.models.scripted.pace import Pace, PaceOptions
+from antiphon.models.scripted.remote import RemoteLlm, RemoteStt, RemoteTts
 from antiphon.models.scripted.speaking import ScriptedLlm, ScriptedTts
 
 __all__ = [
     "Pace",
     "PaceOptions",
+    "RemoteLlm",
+    "RemoteStt",
+    "RemoteTts",
     "ScriptedLlm",
     "ScriptedStt",
     "ScriptedTts",

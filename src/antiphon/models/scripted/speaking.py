@@ -154,12 +154,12 @@ class ScriptedTts:
 
     def duration_ms(self, text: str, speed: float = 1.0) -> int:
         """Of the audio of this text."""
-        return len(_spoken(text)) * self._scaled_ms(speed)
+        return len(words_to_say(text)) * self._scaled_ms(speed)
 
     def synthesize(self, request: SpeechRequest) -> Iterator[Pcm16]:
         self.requests.append(request)
         course = self._pace.begin()
-        for _ in _spoken(request.text):
+        for _ in words_to_say(request.text):
             course.step()
             yield self._word(self._scaled_ms(request.speed))
         course.end()
@@ -170,14 +170,19 @@ class ScriptedTts:
     def _word(self, duration_ms: int) -> Pcm16:
         with self._lock:
             if duration_ms not in self._words:
-                sound = tone(_SPEECH_HZ, duration_ms * 4 // 5, self.sample_rate_hz, self._rms)
-                word = np.zeros(self.sample_rate_hz * duration_ms // 1000, np.int16)
-                word[: sound.size] = sound
-                self._words[duration_ms] = word
+                self._words[duration_ms] = spoken_word(duration_ms, self.sample_rate_hz, self._rms)
             return self._words[duration_ms].copy()
 
 
-def _spoken(text: str) -> list[str]:
+def spoken_word(duration_ms: int, rate_hz: int, rms: float = 1000.0) -> Pcm16:
+    """A quiet tone, its last fifth silent."""
+    sound = tone(_SPEECH_HZ, duration_ms * 4 // 5, rate_hz, rms)
+    word: Pcm16 = np.zeros(rate_hz * duration_ms // 1000, np.int16)
+    word[: sound.size] = sound
+    return word
+
+
+def words_to_say(text: str) -> list[str]:
     """Words with something to say in them."""
     return [word for word in text.split() if any(letter.isalnum() for letter in word)]
 
