@@ -219,18 +219,25 @@ def looks_like_wrong_encoding(data: bytes, declared: str) -> str:
     if len(data) < _NEEDED_BYTES or declared not in _READERS:
         return ""
     heard = _READERS[declared](data)
+    others_fit: tuple[str, ...] = ()
     if declared in ("mulaw", "alaw"):
         if data.count(0) > 0.9 * len(data):
             return "pcm_s16le"
+        if _bytes_alike(data):  # one byte per sample, as it should be; an "s" alone is as rough as noise
+            others_fit = ("alaw",) if declared == "mulaw" else ("mulaw",)
+        else:
+            others_fit = ("pcm_s16le", "pcm_s16be")
     elif data.count(g711.ULAW_SILENCE) > 0.9 * len(data):
         return "mulaw"
     elif data.count(g711.ALAW_SILENCE) > 0.9 * len(data):
         return "alaw"
     smooth = {name: _roughness(read(data)) for name, read in _READERS.items()}
     others = {name: value for name, value in smooth.items() if name != declared and value > 0}
-    if declared.startswith("pcm") and not (_bytes_alike(data) and rms(heard) > _WRONG_RMS):
+    if declared in ("mulaw", "alaw"):
+        others = {name: value for name, value in others.items() if name in others_fit}
+    elif not (_bytes_alike(data) and rms(heard) > _WRONG_RMS):
         others = {name: value for name, value in others.items() if name.startswith("pcm")}
-    elif declared.startswith("pcm"):
+    else:
         # Two companded bytes read as one sample are nearly as smooth as the speech itself.
         companded = min(("mulaw", "alaw"), key=smooth.__getitem__)
         return companded if 0 < smooth[companded] < _SMOOTH else ""
