@@ -159,5 +159,5 @@ def test_too_little_noise_and_unknown_names_give_no_hint() -> None:
 
 def test_a_hiss_in_mu_law_is_not_taken_for_another_encoding() -> None:
     hiss = np.random.default_rng(5).normal(0, 900, 8_000).astype(np.int16)
-    assert looks_like_wrong_encoding(g711.encode_ulaw(hiss), "mulaw") == ""
-    assert looks_like_wrong_encoding(g711.encode_alaw(hiss), "alaw") == ""
+    assert levels.looks_like_wrong_encoding(g711.encode_ulaw(hiss), "mulaw") == ""
+    assert levels.looks_like_wrong_encoding(g711.encode_alaw(hiss), "alaw") == ""
