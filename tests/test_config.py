@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 import antiphon
-from antiphon.cli import reference
-from antiphon.config import ALIASES, Settings, load, setting_names
+from antiphon.cli import examples, reference
+from antiphon.config import ALIASES, OUTSIDE_SETTINGS, PASSED_ON, Settings, load, setting_names
 from antiphon.config.text import hide_secrets, parse_value
 from antiphon.errors import ConfigError
 from antiphon.models.ports import Kind
@@ -19,11 +20,12 @@ from antiphon.server.loading import chains, check_models
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in list(os.environ):
         if name.startswith("ANTIPHON_") or name in ALIASES:
             monkeypatch.delenv(name)
+    for name in {*PASSED_ON, *PASSED_ON.values(), *OUTSIDE_SETTINGS}:
+        monkeypatch.setenv(name, "")  # so that what a test leaves there is taken back
+        monkeypatch.delenv(name)
 
 
 def value_of(settings: Settings, path: str) -> Any:
@@ -137,51 +139,6 @@ def test_values_as_people_write_them(
     assert value_of(load({name: text}, folder=tmp_path), path) == expected
     monkeypatch.setenv("ANTIPHON_" + name.upper().replace(".", "__"), text)
     assert value_of(load(folder=tmp_path), path) == expected
-
-
-ALIAS_VALUES: dict[str, tuple[str, Any]] = {
-    "HOST": ("0.0.0.0", "0.0.0.0"),
-    "PORT": ("9001", 9001),
-    "DEBUG": ("true", True),
-    "CORS_ORIGINS": ("http://a,http://b", ("http://a", "http://b")),
-    "ASR_MODEL": ("whisper", ("whisper",)),
-    "LLM_MODEL": ("llama3.1:8b", "llama3.1:8b"),
-    "TTS_MODEL": ("piper", ("piper",)),
-    "LLM_MAX_TOKENS": ("99", 99),
-    "LLM_TEMPERATURE": ("0.9", 0.9),
-    "VLLM_BASE_URL": ("http://x/v1", "http://x/v1"),
-    "OPENAI_BASE_URL": ("http://y/v1", "http://y/v1"),
-    "OPENAI_API_KEY": ("sk-2", "sk-2"),
-    "PRELOAD_MODELS": ("false", False),
-    "ENABLE_MEMORY_EFFICIENT_LOADING": ("false", False),
-    "TRUST_REMOTE_CODE": ("true", True),
-    "ANTIPHON_API_KEY": ("sk-one", "sk-one"),
-    "TWILIO_ACCOUNT_SID": ("AC1", "AC1"),
-    "TWILIO_AUTH_TOKEN": ("secret", "secret"),
-    "TWILIO_PHONE_NUMBER": ("+15550199", "+15550199"),
-    "PUBLIC_URL": ("https://v.example/", "https://v.example"),
-    "PROXY_HOST": ("v.example", "https://v.example"),
-}
-
-
-@pytest.mark.parametrize("name", ALIASES)
-@pytest.mark.parametrize("where", ["environment", ".env"])
-def test_names_of_other_systems(
-    name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text, expected = ALIAS_VALUES[name]
-    if where == ".env":
-        (tmp_path / ".env").write_text(f"SOMETHING_ELSE=1\n{name}={text}\n")
-    else:
-        monkeypatch.setenv(name, text)
-    found = value_of(load(folder=tmp_path), ALIASES[name].path)
-    assert getattr(found, "get_secret_value", lambda: found)() == expected
-
-
-def test_a_model_by_its_nickname(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLM_MODEL", "gpt4omini")
-    settings = load(folder=tmp_path)
-    assert (settings.models.llm, settings.endpoint.model) == (("openai:gpt-4o-mini",), "")
 
 
 def test_an_endpoint_is_meant_to_be_used(tmp_path: Path) -> None:
@@ -341,3 +298,28 @@ def test_the_reference_is_up_to_date() -> None:
     assert (root / reference.PAGE).read_text(encoding="utf-8") == reference.page()
     for name in setting_names():
         assert f"`{name}`" in reference.page()
+    for name, text in examples.files().items():
+        assert (root / name).read_text(encoding="utf-8") == text, name
+
+
+def without_sharp(text: str) -> str:
+    """What a user gets who removes every "# "; settings without a default and explanations stay comments."""
+    kept = (
+        line.removeprefix("# ") if not line.startswith(examples.NO_DEFAULT) else line
+        for line in text.splitlines()
+    )
+    return "\n".join(kept)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_examples_load(changed: bool, tmp_path: Path) -> None:
+    plain = load(folder=tmp_path)
+    for name, target in ((examples.TOML, "antiphon.toml"), (examples.ENV, ".env")):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = examples.files()[name]
+        if changed:
+            text = without_sharp(text)
+            assert sum(line[:1] not in ("#", "[", "") for line in text.splitlines()) > 100
+        (folder / target).write_text(text, encoding="utf-8")
+        assert load(folder=folder).model_dump() == plain.model_dump()

@@ -1,6 +1,7 @@
 """The reference of all settings, made from the settings themselves: `python -m antiphon.cli.reference PAGE`.
 
-Knows no setting: names, defaults and descriptions are read from `config.py` and the policy's source.
+The same command writes `env.example` and `antiphon.example.toml` into the folder above `docs`. Knows no setting: names,
+defaults and descriptions are read from `config` and the policy's source.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from antiphon.config import ALIASES, NEGOTIATED, OUTSIDE_SETTINGS, PREFIX, Settings
+from antiphon.config import (
+    ALIASES,
+    IGNORED,
+    NEGOTIATED,
+    OUTSIDE_SETTINGS,
+    PASSED_ON,
+    PREFIX,
+    Settings,
+)
+from antiphon.config.aliases import Alias
 from antiphon.core import policy
 
 PAGE = "docs/reference/configuration.md"
@@ -35,37 +45,61 @@ Every setting has one name. It may be given in five places, each of which goes b
 | environment | `ANTIPHON_SERVER__PORT=9000` |
 | command line | `--set server.port=9000`, for some settings an option such as `--port 9000` |
 
+`env.example` and `antiphon.example.toml`, in the folder above `docs`, hold every setting with its default; they are made
+by the same command as this page. Profiles for GPUs of several sizes are in `deploy/profiles`.
+
 Lists are written `a, b` or `["a", "b"]`. A name that does not exist is an error in each of these places, and the
 nearest one is suggested; other programs' variables in `.env` are left alone.
 """
 
 
-def page() -> str:
-    """The whole page, Markdown."""
-    parts = [_INTRODUCTION]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Section:
+    """Settings that share the first part of their names; `name` is empty for those of no section."""
+
+    name: str
+    about: str
+    rows: list[tuple[str, Any, str]]
+    """Last part of the name, default, description."""
+
+
+def sections() -> list[Section]:
+    """Every setting that there is, in the order of the settings object; those of no section last."""
+    found: list[Section] = []
     single: list[tuple[str, Any, str]] = []
     for name, field in Settings.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            parts.append(_section(name, inspect.getdoc(kind), _of_model(kind)))
+            found.append(Section(name, _about(kind), _of_model(kind)))
         elif dataclasses.is_dataclass(kind):
             about = "How a call is conducted. All times are milliseconds."
-            parts.append(_section(name, about, _of_policy()))
+            found.append(Section(name, about, _of_policy()))
         else:
             single.append((name, _default(field), field.description or ""))
-    parts.append(_section("", "Of no section.", single))
-    parts.append(_aliases())
-    parts.append(_outside())
-    return "\n".join(parts)
+    return [*found, Section("", "Of no section.", single)]
 
 
-def _section(name: str, about: str | None, rows: list[tuple[str, Any, str]]) -> str:
-    prefix = f"{name}." if name else ""
-    lines = [f"## {name or 'Others'}\n"]
-    if about and not about.startswith("!!!") and "Usage Documentation" not in about:
-        lines.append(f"{about}\n")
+def page() -> str:
+    """The whole page, Markdown."""
+    parts = [_INTRODUCTION, *map(_table, sections())]
+    return "\n".join([*parts, _aliases(), _ignored(), _passed_on(), _outside()])
+
+
+def _about(kind: type[BaseModel]) -> str:
+    text = inspect.getdoc(kind) or ""
+    return "" if text.startswith("!!!") or "Usage Documentation" in text else text
+
+
+def _table(section: Section) -> str:
+    prefix = f"{section.name}." if section.name else ""
+    lines = [f"## {section.name or 'Others'}\n"]
+    if section.about:
+        lines.append(f"{section.about}\n")
     lines += ["| setting | default | what it does |", "|---|---|---|"]
-    lines += [f"| `{prefix}{key}` | {_shown(value)} | {_cell(text)} |" for key, value, text in rows]
+    lines += [
+        f"| `{prefix}{key}` | {_shown(value)} | {_cell(text)} |"
+        for key, value, text in section.rows
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -117,17 +151,42 @@ def _cell(text: str) -> str:
 def _aliases() -> str:
     lines = [
         "## Names of other systems\n",
-        "These variables are read as well; the setting's own name goes before them.\n",
+        "These variables are read as well, from the environment and from `.env`; the setting's own name goes before "
+        "them.\n",
         "| variable | setting |",
         "|---|---|",
     ]
-    for name, alias in ALIASES.items():
-        meanings = [
-            f"; `{value}` means `{path} = {meant}`"
-            for value, (path, meant) in alias.special.items()
-        ]
-        lines.append(f"| `{name}` | `{alias.path}`{''.join(meanings)} |")
+    lines += [f"| `{name}` | {_meaning(alias)} |" for name, alias in ALIASES.items()]
     return "\n".join(lines) + "\n"
+
+
+def _meaning(alias: Alias) -> str:
+    parts = [", ".join(f"`{path}`" for path in (alias.path, *alias.also) if path)]
+    parts += [
+        f"`{value}` means `{path} = {meant}`" for value, (path, meant) in alias.special.items()
+    ]
+    if alias.with_endpoint:
+        parts.append(f"with an endpoint `{alias.with_endpoint}`")
+    parts += [f"and, unless it is set, `{path} = {meant}`" for path, meant in alias.implies.items()]
+    parts.append(alias.about)
+    return "; ".join(part for part in parts if part)
+
+
+def _ignored() -> str:
+    lines = ["Accepted without effect:\n", "| variable | what stands in its place |", "|---|---|"]
+    lines += [f"| `{name}` | {reason} |" for name, reason in IGNORED.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _passed_on() -> str:
+    names = ", ".join(
+        f"`{name}`" if name == ours else f"`{name}` (as `{ours}`)"
+        for name, ours in PASSED_ON.items()
+    )
+    return (
+        "Read by the weight store and the model libraries, and found by them where they stand in `.env` too: "
+        f"{names}.\n"
+    )
 
 
 def _outside() -> str:
@@ -135,5 +194,14 @@ def _outside() -> str:
     return f"Variables with the prefix `{PREFIX}` that are no settings, for they say where things lie: {names}.\n"
 
 
+def write(path: Path) -> None:
+    """The page, and the examples in the folder above its `docs`."""
+    from antiphon.cli import examples
+
+    path.write_text(page(), encoding="utf-8")
+    for name, text in examples.files().items():
+        (path.absolute().parents[2] / name).write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    write(Path(sys.argv[1]))

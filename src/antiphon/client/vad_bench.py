@@ -18,7 +18,7 @@ import numpy as np
 from antiphon.audio.framing import Pcm16
 from antiphon.audio.levels import rms, speech_bounds, trim_silence
 from antiphon.audio.resample import resample
-from antiphon.client.turn_bench import QUESTIONS
+from antiphon.client.bench.questions import QUESTIONS
 from antiphon.core.policy import Policy
 from antiphon.core.vad_gate import Change, VadGate
 from antiphon.models.ports import Kind, SpeechRequest, Vad, WeightSource

@@ -32,7 +32,9 @@ from pydantic_settings import (
 )
 
 from antiphon.config.aliases import ALIASES as ALIASES
-from antiphon.config.aliases import from_aliases
+from antiphon.config.aliases import IGNORED as IGNORED
+from antiphon.config.aliases import PASSED_ON as PASSED_ON
+from antiphon.config.aliases import from_aliases, passed_on
 from antiphon.config.sections import (
     NEGOTIATED as NEGOTIATED,
 )
@@ -173,7 +175,10 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     Located.config_file = config_file if named or config_file.is_file() else None
     Located.env_file = folder / ".env" if (folder / ".env").is_file() else None
     if Located.env_file is not None:
-        _check_environment(_read_dotenv(Located.env_file), ".env")
+        dotenv = _read_dotenv(Located.env_file)
+        _check_environment(dotenv, ".env")
+        _pass_on(dotenv)
+    _pass_on(os.environ)
     tree: dict[str, Any] = {}
     for name, value in (overrides or {}).items():
         _set(tree, name, value)
@@ -183,6 +188,13 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
         raise ConfigError(_explain(error)) from None
     except SettingsError as error:
         raise ConfigError(f"{error}: {error.__cause__}") from None
+
+
+def _pass_on(variables: Mapping[str, str | None]) -> None:
+    """The weight store and the model libraries know only the environment: what they read is put there."""
+    ours = {name: value for name in OUTSIDE_SETTINGS if (value := variables.get(name))}
+    for name, value in (ours | passed_on(variables)).items():
+        os.environ.setdefault(name, value)
 
 
 def _read_dotenv(path: Path) -> Mapping[str, str | None]:
@@ -264,5 +276,9 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 def _from_alias(where: str) -> str:
     """Which foreign variable may have brought a value that nobody remembers having set."""
-    found = [name for name, alias in ALIASES.items() if alias.path == where and name in os.environ]
+    found = [
+        name
+        for name, alias in ALIASES.items()
+        if where in (alias.path, *alias.also, *alias.implies) and name in os.environ
+    ]
     return f" (the variable {found[0]} is read as well)" if found else ""

@@ -41,6 +41,12 @@ class ServerSettings(Section):
         8, ge=0, description="Calls that wait for their page at a time; more end when it is lost."
     )
     max_call_s: int = Field(3600, ge=1, description="A call is ended after this many seconds.")
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="Told to stop, the server takes no more calls and lets those that are on go on for so long.",
+    )
     max_message_bytes: int = Field(24 << 20, ge=1024, description="Largest websocket message.")
     max_upload_bytes: int = Field(64 << 20, ge=1024, description="Largest file of an HTTP request.")
     max_requests: int = Field(
@@ -93,6 +99,17 @@ class ModelsSettings(Section):
         default_factory=dict,
         description="Options of a back end, by its name: `[models.options.piper]`; under a kind's name they are "
         "for that kind only: `[models.options.stt.scripted]`.",
+    )
+    speech_cache_bytes: int = Field(
+        16 << 20,
+        ge=0,
+        description="Memory for short speech that is said again, by voice and text; 0: none.",
+    )
+    speech_cache_dir: Path | None = Field(
+        None, description="Keep short speech here as well, over restarts."
+    )
+    speech_cache_dir_bytes: int = Field(
+        256 << 20, ge=1 << 20, description="Largest size of that folder; the oldest goes first."
     )
     preload: bool = Field(True, description="Load at start, not on first use.")
     sequential: bool = Field(True, description="Load one after the other, to limit peak memory.")

@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 from antiphon.errors import BusyError, ConfigError, ModelError
@@ -38,6 +39,7 @@ from antiphon.models.ports import (
     WeightSource,
 )
 from antiphon.models.registry import Registry, parse_spec, shared_registry
+from antiphon.models.speech_cache import SpeechCache, Spoken
 from antiphon.models.turnstile import Work
 from antiphon.models.vad_lane import VadLane
 from antiphon.models.workers import run_in_thread
@@ -94,6 +96,8 @@ class ModelSet:
             if config.kind in self._chains:
                 raise ConfigError(f"there are two chains of {config.kind} models; write one")
             self._chains[config.kind] = self._new_chain(config)
+        self.speech_cache: SpeechCache | None = None
+        """Where speech is kept for the next time; None: nowhere. Set it before the first request."""
         self._vad: VadLane | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -243,15 +247,59 @@ class ModelSet:
 
         async def ask(link: Link) -> AsyncGenerator[SpeechChunk, None]:
             model = cast(AdaptedTts, link.model)
+            key = self._speech_key(model.info, request)
+            if key and (spoken := await self._spoken(key)) is not None:
+                yield SpeechChunk(spoken.pcm, spoken.rate_hz)
+                return
+            made: list[Pcm16] = []
             async with aclosing(
                 _lane(link).stream(lambda: model.synthesize(request), work)
             ) as items:
                 async for pcm in items:
+                    if key:
+                        made.append(pcm)
                     yield SpeechChunk(pcm, model.sample_rate_hz)
+            if key and made:
+                await self._keep_speech(key, made, model.sample_rate_hz)
 
         async with aclosing(self._chain(Kind.TTS).stream(ask, work.call_id)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    @property
+    def learns_voices(self) -> bool:
+        """Whether the text to speech in use can learn a voice from a clip."""
+        model = self._current(Kind.TTS).model
+        return model is not None and model.optional("learn_voice") is not None
+
+    async def learn_voice(self, name: str, clip: Path, *, work: Work) -> None:
+        """From now on `name` may be asked for: the voice of whoever speaks in `clip`. Raises ModelError, BusyError."""
+        link = self._current(Kind.TTS)
+        learn = link.model and link.model.optional("learn_voice")
+        if not learn:
+            raise ModelError(f"{link.title} cannot learn voices")
+        await _lane(link).run(lambda: learn(name, clip), work)
+
+    def _speech_key(self, info: ModelInfo, request: SpeechRequest) -> str:
+        """Empty: not to be kept."""
+        if self.speech_cache is None:
+            return ""
+        return self.speech_cache.key(f"{info.name} {info.detail}", request)
+
+    async def _spoken(self, key: str) -> Spoken | None:
+        cache = self.speech_cache
+        assert cache is not None
+        if not cache.has_folder:
+            return cache.get(key)
+        return cache.recall(key) or await asyncio.to_thread(cache.get, key)
+
+    async def _keep_speech(self, key: str, made: list[Pcm16], rate_hz: int) -> None:
+        cache = self.speech_cache
+        assert cache is not None
+        if cache.has_folder:
+            await asyncio.to_thread(cache.put, key, made, rate_hz)
+        else:
+            cache.put(key, made, rate_hz)
 
     async def release(self, call_id: str) -> None:
         """The call has ended: models and chains forget it. Goes on when its caller is cancelled."""

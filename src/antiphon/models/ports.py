@@ -230,7 +230,10 @@ class TextToSpeech(Model, Protocol):
     """Of everything `synthesize` yields; known after `load()`."""
 
     def synthesize(self, request: SpeechRequest) -> Iterator[Pcm16] | AsyncIterator[Pcm16]:
-        """Stream the audio of one clause or sentence, in order. Text without anything to say yields nothing."""
+        """Stream the audio of one clause or sentence, in order. Text without anything to say yields nothing.
+
+        A back end that can learn a voice from a recording also has `learn_voice(name: str, clip: Path) -> None`.
+        """
         ...
 
 

@@ -31,7 +31,7 @@ from antiphon.observe.metrics import watch_loop_lag
 from antiphon.server import conversation, files, health, openai_http, options
 from antiphon.server.calls import Calls
 from antiphon.server.limits import FORM_BYTES, BodyLimit
-from antiphon.server.loading import check_models, model_set
+from antiphon.server.loading import check_models, model_set, rehearse
 from antiphon.server.phone import media_stream, webhooks
 from antiphon.server.phone import routes as phone_routes
 from antiphon.server.phone.context import Phone
@@ -169,6 +169,8 @@ async def _load(app: FastAPI, models: ModelSet) -> None:
         app.state.on_ready(error)
     elif error is not None:
         log.error("models: %s", error)
+    if error is None:
+        await rehearse(models, app.state.settings)
 
 
 def _log_model(status: ModelStatus) -> None:

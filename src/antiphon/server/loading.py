@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from antiphon.audio import denoise
 from antiphon.config import Settings
-from antiphon.errors import ConfigError
-from antiphon.models.pool import ChainConfig, ModelSet
-from antiphon.models.ports import Kind, WeightSource
+from antiphon.core.clauses import ClauseCutter
+from antiphon.errors import AntiphonError, ConfigError
+from antiphon.models.pool import ChainConfig, ModelSet, Work
+from antiphon.models.ports import Kind, SpeechRequest, WeightSource
 from antiphon.models.registry import parse_spec, shared_registry
+from antiphon.models.speech_cache import SpeechCache
+
+log = logging.getLogger(__name__)
 
 _KIND_NAMES = frozenset({*(kind.value for kind in Kind), "asr"})
 _ENDPOINT_BACKENDS = ("openai", "ollama", "vllm", "groq", "llama-server")
+_HUB_BACKENDS = ("transformers", "transformers-whisper", "kyutai-transformers")
+"""They load what a hub's repository holds, and may run the code in it."""
 
 
-def model_set(settings: Settings, weights: WeightSource) -> ModelSet:
+def model_set(
+    settings: Settings, weights: WeightSource, kinds: Collection[Kind] = tuple(Kind)
+) -> ModelSet:
     """Not loaded yet. Must be made on the event loop that will use it. Raises ConfigError for an unknown model."""
-    return ModelSet(
-        chains(settings),
+    found = ModelSet(
+        [chain for chain in chains(settings) if chain.kind in kinds],
         weights,
         preload=settings.models.preload,
         one_at_a_time=settings.models.sequential,
     )
+    models = settings.models
+    if models.speech_cache_bytes:
+        found.speech_cache = SpeechCache(
+            models.speech_cache_bytes, models.speech_cache_dir, models.speech_cache_dir_bytes
+        )
+    return found
 
 
-def check_models(settings: Settings) -> None:
+def check_models(settings: Settings, kinds: Collection[Kind] = tuple(Kind)) -> None:
     """Raises ConfigError for a model, or a filter, that there is not."""
     if settings.audio.denoise:
         denoise.check_available()
     registry = shared_registry()
     for chain in chains(settings):
-        for spec in chain.specs:
+        for spec in chain.specs if chain.kind in kinds else ():
             registry.find(chain.kind, parse_spec(spec)[0])
 
 
@@ -55,8 +72,11 @@ def _options(settings: Settings, kind: Kind) -> dict[str, dict[str, Any]]:
     """Options by back end. What stands under the kind's own name goes before what is for every kind."""
     given = settings.models.options
     options = {name: dict(values) for name, values in given.items() if name not in _KIND_NAMES}
-    for name in _ENDPOINT_BACKENDS:
+    for name in _ENDPOINT_BACKENDS if kind is Kind.LLM else ():
         options[name] = {**_endpoint_options(settings), **options.get(name, {})}
+    if settings.models.trust_remote_code:
+        for name in _HUB_BACKENDS:
+            options[name] = {"trust_remote_code": True, **options.get(name, {})}
     for section in (kind.value, *(["asr"] if kind is Kind.STT else [])):
         for name, values in given.get(section, {}).items():
             if not isinstance(values, Mapping):
@@ -84,3 +104,33 @@ def _endpoint_options(settings: Settings) -> dict[str, Any]:
         "api_key": endpoint.api_key.get_secret_value(),
     }
     return {name: value for name, value in found.items() if value}
+
+
+_REHEARSAL_SLACK_MS = 60_000
+"""Nobody waits for it: every call goes first."""
+
+
+async def rehearse(models: ModelSet, settings: Settings) -> None:
+    """Say the agent's own phrases once, unheard, so that they are kept: the first caller is greeted at once."""
+    if models.speech_cache is None:
+        return
+    policy, agent = settings.conversation, settings.agent
+    loop = asyncio.get_running_loop()
+    for phrase in (
+        policy.greeting,
+        policy.tool_filler,
+        policy.idle_prompt,
+        policy.apology,
+        policy.goodbye,
+    ):
+        cutter = ClauseCutter(first_words=0, max_chars=policy.max_clause_chars)
+        for clause in (*cutter.feed(phrase), *cutter.flush()):
+            request = SpeechRequest(clause, agent.voice, agent.language, agent.speed)
+            work = Work("rehearsal", int(loop.time() * 1000) + _REHEARSAL_SLACK_MS)
+            try:
+                async with aclosing(models.synthesize(request, work=work)) as chunks:
+                    async for _ in chunks:
+                        pass
+            except AntiphonError as error:
+                log.warning("rehearsing %r: %s", clause, error)
+                return

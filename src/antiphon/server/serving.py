@@ -17,8 +17,6 @@ from antiphon.errors import ConfigError
 from antiphon.server.calls import Calls
 from antiphon.server.phone.signature import hide_stream_keys
 
-DRAIN_S = 5.0
-"""Calls that are on when the server is told to stop have this long to end by themselves."""
 _GRACEFUL_S = 10
 _STUCK_PEER_MS = 60_000
 """The system drops a connection whose peer takes nothing for this long. uvicorn would wait for it for ever."""
@@ -47,7 +45,8 @@ def listen(host: str, port: int, stuck_peer_ms: int = _STUCK_PEER_MS) -> socket.
 class Server(uvicorn.Server):
     """uvicorn's, but calls end before their sockets do, and being told to stop is no failure."""
 
-    def __init__(self, app: FastAPI, settings: Settings, drain_s: float = DRAIN_S) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, drain_s: float | None = None) -> None:
+        """`drain_s`: None takes `server.drain_s`."""
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -61,7 +60,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         logging.getLogger("uvicorn.error").addFilter(hide_stream_keys)
         self._fastapi = app
-        self._drain_s = drain_s
+        self._drain_s = settings.server.drain_s if drain_s is None else drain_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more calls and let those that are on end, then close the connections."""

@@ -113,6 +113,10 @@ class Session:
         """Show it every event and what came of it, from now on."""
         self._observers = (*self._observers, observer)
 
+    def runs(self, name: str) -> bool:
+        """Whether a function of this name is one that we run."""
+        return name in self._runners.toolbox
+
     @property
     def now_ms(self) -> int:
         """Since the call began."""

@@ -67,6 +67,30 @@ class PauseCutter:
         self._windows = 0
         self._recent: list[float] = []
 
+    @property
+    def now_ms(self) -> int:
+        """How much has been heard."""
+        return self._now_ms
+
+    @property
+    def silence_ms(self) -> int:
+        """Since the last speech, or since the beginning."""
+        return self._now_ms - self._voiced_ms
+
+    @property
+    def keep_from_ms(self) -> int:
+        """Audio before this is in no stretch that is yet to come."""
+        begin_ms = self._now_ms if self._begin_ms is None else self._begin_ms
+        return max(self._cut_ms, begin_ms - _PADDING_MS)
+
+    @property
+    def under_way(self) -> Stretch | None:
+        """The stretch that has not ended, as far as it is known."""
+        if self._begin_ms is None or self._windows < _LEAST_WINDOWS:
+            return None
+        padded_ms = max(self._cut_ms, self._begin_ms - _PADDING_MS)
+        return Stretch(self._begin_ms, self._voiced_ms, padded_ms, self._now_ms)
+
     def feed(self, probability: float) -> Stretch | None:
         """The next window -> a stretch that has ended with it."""
         begin_ms, self._now_ms = self._now_ms, self._now_ms + self._window_ms

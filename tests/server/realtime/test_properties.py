@@ -22,6 +22,7 @@ from tests.wire.realtime.strict import check
 from antiphon.models.pool import ModelSet
 from antiphon.server.calls import Calls
 from antiphon.server.realtime.connection import Connection, Opening
+from antiphon.wire.realtime.codec import CLIENT_EVENTS
 
 LLM = {**OPTIONS["llm"], "tools": {"weather": {"name": "weather", "arguments": {"place": "Oslo"}}}}
 SPEECH = {hz: b64(spoken(hz, 400, silence_ms=0)) for hz in (440, 550, 660)}
@@ -37,6 +38,8 @@ VADS: list[Any] = [
 TEXTS = ["tell me a story", "what time is it", "how is the weather", ""]
 GARBAGE = ["{", "[]", "null", '{"type": []}', '{"type": "x", "event_id": {}}']
 
+Step = Any
+"""A tuple of the strategies below, or an event as it is."""
 numbers = st.integers(0, 5)
 usual = st.one_of(
     st.tuples(st.just("speech"), st.sampled_from([440, 550, 660])),
@@ -176,12 +179,12 @@ def check_responses(events: list[dict[str, Any]]) -> None:
     assert set(opened) == done, "a response did not end"
 
 
-async def play(models: ModelSet, folder: Path, script: list[tuple[str, Any]]) -> None:
-    pipe = Pipe("ga")
+async def play(pipe: Pipe, models: ModelSet, folder: Path, script: list[Step]) -> None:
     calls = Calls(server_settings(folder), models)
-    serving = asyncio.create_task(Connection(pipe, calls, Opening(model="m")).serve())
+    opening = Opening(model="gpt-4o-realtime-preview", dialect=pipe.dialect)
+    serving = asyncio.create_task(Connection(pipe, calls, opening).serve())
     for step in script:
-        found = event(step, pipe)
+        found = event(step, pipe) if isinstance(step, tuple) else step
         if found is None:
             await asyncio.sleep(0.02 * step[1])  # a client that takes its time
         else:
@@ -197,21 +200,106 @@ async def play(models: ModelSet, folder: Path, script: list[tuple[str, Any]]) ->
     check_responses(pipe.events)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
-    suppress_health_check=[HealthCheck.too_slow],
-)
-@given(scripts)
-def test_any_events_in_any_order(script: list[tuple[str, Any]]) -> None:
+def run_session(dialect: str, script: list[Step]) -> Pipe:
+    pipe = Pipe(dialect)
+
     async def main() -> None:
         models = model_set(llm=LLM)
         await models.load()
         try:
             with tempfile.TemporaryDirectory() as folder:
-                await play(models, Path(folder), script)
+                await play(pipe, models, Path(folder), script)
         finally:
             await models.close()
 
     asyncio.run(main())
+    return pipe
+
+
+unhurried = settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@unhurried
+@given(scripts)
+def test_any_events_in_any_order(script: list[tuple[str, Any]]) -> None:
+    check_responses(run_session("ga", list(script)).events)
+
+
+NAMES = """session item item_id previous_item_id content_index audio_end_ms audio response response_id event_id type
+    role content text id call_id output name arguments tools tool_choice metadata input conversation instructions
+    output_modalities modalities turn_detection transcription format voice speed parameters properties
+    max_output_tokens input_audio_format temperature""".split()
+WORDS = [
+    "message",
+    "function_call",
+    "function_call_output",
+    "user",
+    "assistant",
+    "text",
+    "audio",
+    "server_vad",
+]
+words = st.sampled_from([*WORDS, "realtime", "none", "root", "", "\ud800", "\0"])
+leaves = st.none() | st.booleans() | st.integers(-2, 10**20) | st.floats(allow_nan=False) | words
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+kinds = st.sampled_from([*CLIENT_EVENTS, "transcription_session.update"])
+loose = st.builds(
+    lambda kind, fields: {**fields, "type": kind},
+    kinds,
+    st.dictionaries(st.sampled_from(NAMES), values, max_size=6),
+)
+part_types = st.sampled_from(["input_text", "input_audio", "output_text", "text"]) | leaves
+part = st.fixed_dictionaries(
+    {"type": part_types}, optional={"text": leaves, "audio": leaves, "transcript": leaves}
+)
+item = st.fixed_dictionaries(
+    {"type": st.sampled_from(WORDS[:3]) | leaves},
+    optional={
+        "id": leaves,
+        "role": st.sampled_from(["user", "assistant", "system"]) | values,
+        "content": st.lists(part | leaves, max_size=3) | values,
+        "call_id": leaves,
+        "name": leaves,
+        "arguments": leaves,
+        "output": values,
+    },
+)
+created = st.builds(
+    lambda item, more: {"type": "conversation.item.create", "item": item, **more},
+    item,
+    st.dictionaries(st.sampled_from(["previous_item_id", "event_id"]), leaves, max_size=2),
+)
+asked = st.builds(
+    lambda response: {"type": "response.create", "response": response},
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "input": st.lists(item, max_size=2),
+            "metadata": st.dictionaries(words, leaves, max_size=2),
+            "tools": st.lists(
+                st.dictionaries(st.sampled_from(NAMES), values, max_size=3), max_size=2
+            ),
+            "conversation": words,
+            "audio": values,
+            "instructions": leaves,
+        },
+    ),
+)
+anything = st.one_of(loose, created, asked)
+
+
+@unhurried
+@given(st.sampled_from(["ga", "beta"]), st.lists(anything, min_size=1, max_size=30))
+def test_anything_in_any_field(dialect: str, script: list[dict[str, Any]]) -> None:
+    run_session(dialect, list(script))

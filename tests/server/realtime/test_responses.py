@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.server.realtime.support import WEATHER, call, talking
 from tests.server.support import serving
 from tests.support import OPTIONS, run
+
+from antiphon.session.tools import Tool
 
 CALLS_WEATHER = {
     **OPTIONS["llm"],
@@ -161,6 +164,27 @@ def test_tools_of_one_response_only(tmp_path: Path) -> None:
             await c.text("how is the weather")
             assert (await c.respond(tools=[WEATHER]))["output"][0]["type"] == "function_call"
             assert (await c.respond())["output"][0]["type"] == "message"
+
+    run(main())
+
+
+def test_a_function_of_the_server_is_run_here_once_and_not_shown(tmp_path: Path) -> None:
+    runs: list[Any] = []
+
+    async def weather(arguments: Mapping[str, Any]) -> str:
+        runs.append(arguments)
+        return "sunny"
+
+    async def main() -> None:
+        async with serving(tmp_path, models__options__llm__scripted=CALLS_WEATHER) as served:
+            served.calls.tools = lambda: (Tool("weather", "", weather),)
+            async with talking(served) as c:
+                await c.update(tools=[WEATHER])
+                await c.text("how is the weather")
+                assert (await c.respond())["output"] == []
+                done = (await c.wait("response.done", 2))["response"]
+                assert c.said(done["id"]) == "The answer is sunny."
+                assert runs == [{"place": "Oslo"}]
 
     run(main())
 

@@ -374,3 +374,51 @@ def test_a_whole_file_in_one_event(tmp_path: Path) -> None:
             assert len(long) > 60 * RATE_HZ
 
     run(main())
+
+
+def test_speech_that_may_not_interrupt_is_an_item_and_no_response(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with call(tmp_path, models__options__llm__scripted=SLOW_STORY) as c:
+            vad = {"type": "server_vad", "interrupt_response": False, "silence_duration_ms": 200}
+            await c.update(audio={"input": {"turn_detection": vad, **HEARING["input"]}})
+            await c.text("tell me a story")
+            await c.send("response.create")
+            await c.wait("response.output_audio.delta", 2)
+            await c.speak(spoken(440, silence_ms=500))
+            kind = "conversation.item.input_audio_transcription.completed"
+            assert (await c.wait(kind))["transcript"] == "what time is it"
+            assert c.of("input_audio_buffer.speech_stopped")
+            assert (await c.wait("response.done"))["response"]["status"] == "completed"
+            assert len(c.of("response.created")) == 1
+
+    run(main())
+
+
+def test_speech_that_cannot_be_transcribed(tmp_path: Path) -> None:
+    stt = {**OPTIONS["stt"], "fail_always": True}
+
+    async def main() -> None:
+        async with call(tmp_path, models__options__stt__scripted=stt) as c:
+            await c.send("session.update", session=MANUAL)
+            await c.update(audio=HEARING)
+            await c.speak(spoken(440))
+            await c.send("input_audio_buffer.commit")
+            kind = "conversation.item.input_audio_transcription.failed"
+            failed = await c.wait(kind)
+            assert failed["item_id"] == c.of("input_audio_buffer.committed")[0]["item_id"]
+            assert not c.of("error")
+            assert (await c.respond())["status"] == "completed"
+
+    run(main())
+
+
+def test_noise_is_no_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with call(tmp_path) as c:
+            await c.speak(spoken(990, silence_ms=900))  # no word of the scripted speech to text
+            await c.wait("input_audio_buffer.speech_stopped")
+            assert not c.of("input_audio_buffer.committed")
+            await c.speak(spoken(440, silence_ms=900))
+            await c.wait("response.done")
+
+    run(main())

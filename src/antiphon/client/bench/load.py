@@ -20,13 +20,11 @@ from antiphon.client.phone.clips import FRAME_BYTES, FRAME_MS, FRAME_S, RATE_HZ,
 from antiphon.client.phone.playback import Playback
 from antiphon.client.phone.webhook import Line
 from antiphon.client.playout import AUDIBLE
-from antiphon.errors import ProtocolError
 
 _SILENT = Frame.of(SILENCE)
 _BURST_S = 0.003
 """Messages that come closer together than this are one delivery."""
-_KEPT_STEPS = 3_000
-"""A minute of what was heard; a call may last longer."""
+_LATE_EVERY_STEPS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +74,33 @@ class LoadCaller:
     """One caller. `begin` when the stream is open; `hang_up` at the end."""
 
     def __init__(
-        self, stream: MediaStream, manner: Manner, tally: Tally, seed: int, on_done: Callable[[], None]
+        self,
+        stream: MediaStream,
+        manner: Manner,
+        tally: Tally,
+        seed: int,
+        on_done: Callable[[], None],
     ) -> None:
         self.stream = stream
         self.over = False
         self._manner = manner
-        self._tally = tally
+        self.tally = tally
         self._random = random.Random(seed)  # noqa: S311 - behaviour, not secrets
         self._on_done = on_done
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._begun_s = 0.0
         self._step = 0
-        self._asked = 0
+        self._turns = 0
         self._clip: Clip | None = None
         self._clip_step = 0
-        """At which the clip began, or the next one will."""
-        self._end_step = -1
-        """The step that holds the end of the question that waits for its answer; -1: none does."""
-        self._arrivals: list[tuple[float, int]] = []
+        """At which the question began, or the next one will."""
+        self._said: tuple[int, int] | None = None
+        """First and last audible sample of the question that waits for its answer, from the call's start."""
+        self._forgotten = 0
+        """Steps of the call that the playback no longer has."""
+        self._deliveries: list[tuple[float, int]] = []
+        """When audio came, and how many bytes, since the question."""
         self._playback = Playback(0.0)
         stream.on_media = self._on_media
         stream.on_mark = self._on_mark
@@ -118,49 +124,187 @@ class LoadCaller:
             self.stream.close()
             self._on_done()
 
-    def _arm(self) -> None:
-        due_s = self._begun_s + (self._step + 1) * FRAME_S
-        self._timer = self._loop.call_at(due_s, self._tick)
-
     # -- every 20 ms ----------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        self._timer = self._loop.call_at(self._begun_s + (self._step + 1) * FRAME_S, self._tick)
 
     def _tick(self) -> None:
         if self.stream.closed:
-            self._tally.lost.append(self.stream.closed)
+            self.tally.lost.append(self.stream.closed)
             self.hang_up()
             return
         now_s = self._loop.time()
-        if self._step % 25 == 0:
-            self._tally.late_ms.append(1000 * (now_s - self._begun_s - (self._step + 1) * FRAME_S))
-        self.stream.send_frame(self._frame())
+        if self._step % _LATE_EVERY_STEPS == 0:
+            self.tally.late_ms.append(1000 * (now_s - self._begun_s - (self._step + 1) * FRAME_S))
+        self.stream.send_frame(self._next_frame())
         self._advance(now_s)
         self._step += 1
-        if self._end_step >= 0 and self._is_answered():
+        if self._said is not None and self._is_over(self._said[1]):
             self._finish_turn(now_s)
         if not self.over:
             self._arm()
 
-    def _frame(self) -> Frame:
-        if self._clip is None and self._end_step < 0 and self._step >= self._clip_step:
-            self._clip = self._random.choice(self._manner.clips)
-            self._clip_step = self._step
-            self._arrivals.clear()
-            self._forget()
+    def _next_frame(self) -> Frame:
+        if self._clip is None and self._said is None and self._step >= self._clip_step:
+            self._clip, self._clip_step = self._random.choice(self._manner.clips), self._step
+            self._forgotten += self._playback.forget()
+            self._deliveries.clear()
         if self._clip is None:
             return _SILENT
-        frames, at = self._clip.frames, self._step - self._clip_step
-        if at + 1 == len(frames):
-            clip, self._clip = self._clip, None
-            self._end_step = self._clip_step + clip.speech_end // FRAME_BYTES
-            self._asked_at = (self._clip_step * FRAME_BYTES + clip.speech_start,
-                              self._clip_step * FRAME_BYTES + clip.speech_end)
-        return frames[at]
+        clip, at = self._clip, self._step - self._clip_step
+        if at + 1 == len(clip.frames):
+            begun = self._clip_step * FRAME_BYTES
+            self._said = (begun + clip.speech_start, begun + clip.speech_end)
+            self._clip = None
+        return clip.frames[at]
 
-    def _is_answered(self) -> bool:
+    def _is_over(self, end_sample: int) -> bool:
         """The answer has been heard to its end, or will not come."""
         playback, manner = self._playback, self._manner
-        since = self._end_step - self._dropped
-        if playback.audible.find(1, max(since, 0)) < 0:
-            return (self._step - self._end_step) * FRAME_S > manner.answer_limit_s
-        quiet = manner.quiet_ms // FRAME_MS
-        return not playback.buffered_ms and not any(playback.audible[-quiet:])
+        end_step = end_sample // FRAME_BYTES
+        if playback.audible.find(1, max(end_step - self._forgotten, 0)) < 0:
+            return (self._step - end_step) * FRAME_S > manner.answer_limit_s
+        quiet = bytes(max(manner.quiet_ms // FRAME_MS, 1))
+        return not playback.buffered_ms and playback.audible.endswith(quiet)
+
+    def _finish_turn(self, now_s: float) -> None:
+        assert self._said is not None
+        begun = self._forgotten * FRAME_BYTES
+        said = (self._said[0] - begun, self._said[1] - begun)
+        self.tally.turns.append(turn_of(self._playback, said, now_s, self._deliveries))
+        self._said = None
+        self._turns += 1
+        self._clip_step = self._step + int(self._random.uniform(*self._manner.rest_s) / FRAME_S)
+        if self._turns == self._manner.turns:
+            self.hang_up()
+
+    # -- what comes -----------------------------------------------------------------------------
+
+    def _advance(self, now_s: float) -> None:
+        for name in self._playback.advance(now_s):
+            self.stream.echo(name)
+
+    def _on_media(self, codes: bytes) -> None:
+        now_s = self._loop.time()
+        self._advance(now_s)
+        self._playback.add(codes)
+        self._deliveries.append((now_s, len(codes)))
+
+    def _on_mark(self, name: str) -> None:
+        for due in self._playback.mark(name):
+            self.stream.echo(due)
+
+    def _on_clear(self) -> None:
+        for due in self._playback.clear():
+            self.stream.echo(due)
+
+
+def turn_of(
+    playback: Playback,
+    said: tuple[int, int],
+    now_s: float,
+    deliveries: Sequence[tuple[float, int]] = (),
+) -> LoadTurn:
+    """One turn, from what was heard. `said`: first and last audible sample of the question, in the playback."""
+    heard = g711.decode_ulaw(bytes(playback.heard))
+    start, end = max(said[0], 0), max(said[1], 0)
+    loud = np.flatnonzero(np.abs(heard[start:].astype(np.int32)) > AUDIBLE) + start
+    early = loud[loud < end]
+    later = loud[loud >= end]
+    # What goes on beyond the question's end began before the caller had finished.
+    running = len(early) > 0 and len(later) > 0 and later[0] - early[-1] < RATE_HZ // 10
+    voice_to_voice_ms = None
+    if len(later) and not running:
+        voice_to_voice_ms = round(1000 * float(later[0] - end) / RATE_HZ, 1)
+    gaps = 0
+    if len(later):
+        fed = playback.fed[int(later[0]) // FRAME_BYTES : int(later[-1]) // FRAME_BYTES + 1]
+        gaps = sum(len(dry) >= 2 for dry in bytes(fed).split(b"\1"))
+    jitter = tuple(jitter_ms(deliveries))
+    return LoadTurn(now_s, voice_to_voice_ms, len(later) > 0, len(early) > 0, gaps, jitter)
+
+
+def jitter_ms(deliveries: Sequence[tuple[float, int]]) -> list[float]:
+    """How far the time between two deliveries is from what the second one's audio lasts, from the third one on: the
+    first ones are the lead.
+    """
+    bursts: list[tuple[float, int]] = []
+    last_s = -1.0
+    for at_s, size in deliveries:
+        if bursts and at_s - last_s < _BURST_S:
+            bursts[-1] = (bursts[-1][0], bursts[-1][1] + size)
+        else:
+            bursts.append((at_s, size))
+        last_s = at_s
+    steady = bursts[1:-1]  # the last one is what is left
+    waits = [later[0] - before[0] for before, later in zip(steady, steady[1:], strict=False)]
+    sizes = [size for _, size in steady[1:]]
+    return [
+        round(abs(1000 * wait - 1000 * size / RATE_HZ), 2)
+        for wait, size in zip(waits, sizes, strict=True)
+    ]
+
+
+class Fleet:
+    """Callers that come and go. `resize`, listen, `close`."""
+
+    def __init__(self, url: str, manner: Manner, seed: int = 1) -> None:
+        self.tally = Tally()
+        self._url = url
+        self._manner = manner
+        self._seed = seed
+        self._callers: list[LoadCaller] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def calls(self) -> int:
+        """That are on."""
+        return len(self._callers)
+
+    async def resize(self, calls: int, spread_s: float = 1.0) -> None:
+        """Dial or hang up until so many are on; new ones come evenly within `spread_s`. Raises ProtocolError."""
+        for caller in self._callers[calls:]:
+            caller.hang_up()
+        missing = calls - len(self._callers)
+        for _ in range(missing):
+            await self.dial()
+            await asyncio.sleep(spread_s / missing)
+
+    async def dial(self) -> LoadCaller:
+        """One more caller. Raises ProtocolError when there is no call to be had."""
+        stream = await connect(self._url, Line())
+        self._seed += 1
+        caller: LoadCaller | None = None
+
+        def done() -> None:
+            if caller in self._callers:
+                self._callers.remove(caller)
+            self._changed.set()
+
+        caller = LoadCaller(stream, self._manner, self.tally, self._seed, done)
+        self._callers.append(caller)
+        caller.begin()
+        return caller
+
+    async def until(self, calls: int, limit_s: float) -> bool:
+        """Wait until no more than so many are on -> False after `limit_s`."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while len(self._callers) > calls:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def tell(self, tally: Tally) -> None:
+        """From now on, callers report there. What an open turn comes to is told there as well."""
+        self.tally = tally
+        for caller in self._callers:
+            caller.tally = tally
+
+    def close(self) -> None:
+        """Everybody hangs up."""
+        for caller in list(self._callers):
+            caller.hang_up()

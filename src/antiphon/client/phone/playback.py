@@ -81,6 +81,15 @@ class Playback:
             self.heard += piece.ljust(FRAME_BYTES, SILENCE[:1])
         return due
 
+    def forget(self) -> int:
+        """Drop what was heard, for calls without an end -> how many steps that were. What is buffered stays."""
+        steps = self.steps
+        self.start_s += steps * FRAME_S
+        for track in (self.heard, self.audible, self.fed):
+            track.clear()
+        self.clears.clear()
+        return steps
+
     def add(self, codes: bytes) -> bool:
         """Audio arrived -> whether all of it found room."""
         room = max(MAX_BUFFER_BYTES - len(self._buffer), 0)

@@ -57,11 +57,16 @@ class FasterWhisper:
         except ImportError as error:
             raise ModelError(f"faster-whisper is not installed: {INSTALL} ({error})") from error
         device = choose_device(self._device, ("cuda", "cpu"), model="faster-whisper")
-        compute = self._compute or ("float16" if device == "cuda" else "int8")
-        name = self._model_name or (_GPU_MODEL if device == "cuda" else _CPU_MODEL)
+        compute = self._compute or ("float16" if device.startswith("cuda") else "int8")
+        name = self._model_name or (_GPU_MODEL if device.startswith("cuda") else _CPU_MODEL)
+        family, _, index = device.partition(":")
         try:
             self._model = WhisperModel(
-                self._place(name), device=device, compute_type=compute, cpu_threads=self._threads
+                self._place(name),
+                device=family,
+                device_index=int(index or 0),
+                compute_type=compute,
+                cpu_threads=self._threads,
             )
         except Exception as error:
             raise ModelError(f"faster-whisper cannot open {name!r} on {device}: {error}") from error
@@ -70,7 +75,7 @@ class FasterWhisper:
             "faster-whisper",
             detail=f"{name}, {device}, {compute}, {self._threads} thread(s)",
             languages=tuple(self._model.supported_languages) if many else ("en",),
-            partials=device == "cuda" or "tiny" in name,
+            partials=family == "cuda" or "tiny" in name,
         )
         noise = np.random.default_rng(0).normal(0.0, 1000.0, STT_RATE_HZ)
         self.transcribe(noise.astype(np.int16))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from antiphon.models.tts.normalise import split_sentences
 
 XTTS = "tts_models/multilingual/multi-dataset/xtts_v2"
 XTTS_LICENCE = "Coqui Public Model License: not for commercial use"
+_MAX_LEARNED = 64
 _SHORT_CODES = {"zh": "zh-cn"}
 _WARM_UP = "Good morning."
 _TARGET_RMS = 0.085
@@ -54,6 +56,7 @@ class Xtts:
         self._accepted, self._chunk_tokens = accept_licence, chunk_tokens
         self._model: Any = None
         self._voices: dict[str, tuple[Any, Any]] = {}
+        self._learned: list[str] = []
 
     def load(self) -> None:
         """Fetch and open the model, speak two words. Raises ModelError with what to install or set."""
@@ -109,6 +112,14 @@ class Xtts:
         except Exception as error:
             raise ModelError(f"{clip.name} cannot be cloned: {_said(error)}") from error
         return latents, embedding
+
+    def learn_voice(self, name: str, clip: Path) -> None:
+        """From now on `name` may be asked for. The oldest of many learned voices is forgotten. Raises ModelError."""
+        while len(self._learned) >= _MAX_LEARNED:
+            del self._voices[self._learned.pop(0)]
+        self._voices[name] = self.clone(clip)
+        self._learned.append(name)
+        self.info = replace(self.info, voices=tuple(self._voices))
 
     def synthesize(self, request: SpeechRequest) -> Iterator[Pcm16]:
         """int16 [n], as it is made. Raises ModelError."""

@@ -60,6 +60,7 @@ class Conductor:
         self._emit = encoder.emit
         self._policy, self._agent = owner
         self._created = 0
+        encoder.runs_here = call.runs
         encoder.unwanted = lambda core_id: call.post(ev.DeleteItem(core_id))
         self._handlers: dict[str, Handler] = {
             "session.update": self._session_update,

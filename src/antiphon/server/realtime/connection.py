@@ -162,7 +162,12 @@ class Connection:
 
         async def read() -> None:
             while (frame := await self._transport.receive()) is not None:
-                await conductor.take(frame)
+                try:
+                    await conductor.take(frame)
+                except Exception:  # a bug of ours ends this session and no other
+                    log.exception("call %s: an event of the client", call.call_id)
+                    self._door.failed = True
+                    self._end(INTERNAL, "internal error")
                 if self._door.encoder.faults >= _MAX_ERRORS:
                     self._end(POLICY, "too many senseless events")
             call.post(ev.HungUp())

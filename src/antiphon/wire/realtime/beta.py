@@ -197,14 +197,14 @@ def _item_in(item: Mapping[str, Any]) -> dict[str, Any]:
     parts = item.get("content")
     if item.get("role") != "assistant" or not isinstance(parts, list):
         return dict(item)
-    long = {short: long for long, short in _PARTS.items()}
-    renamed = [
-        {**part, "type": long.get(part.get("type", ""), part.get("type"))}
-        if isinstance(part, Mapping)
-        else part
-        for part in parts
-    ]
-    return {**item, "content": renamed}
+    return {**item, "content": [_part_in(part) for part in parts]}
+
+
+def _part_in(part: Any) -> Any:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind not in ("text", "audio"):
+        return part
+    return {**part, "type": f"output_{kind}"}
 
 
 def _item_out(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Encoder:
     """Of one session. `emit` sends an event."""
 
     def __init__(self, session: Session, names: Names, items: Items, emit: Emit) -> None:
+        self.runs_here: Callable[[str], bool] = lambda name: False
+        """Whether a function of this name is ours to run, so that the client must not."""
         self.unwanted: Callable[[str], None] = lambda core_id: None
         """Told of an item that the client deleted before the core had it."""
         self.session = session
@@ -146,7 +148,8 @@ class Encoder:
             case act.ReplyWords(_, item, text):
                 self._response(action.reply).say(self.names.item(item), text)
             case act.ReplyCalls(reply, item, call):
-                if any(tool["name"] == call.name for tool in self._declared):
+                declared = any(tool["name"] == call.name for tool in self._declared)
+                if declared and not self.runs_here(call.name):
                     self._response(reply).call(self.names.item(item), call)
             case act.ReplyGenerated():
                 self._reply_generated(action)

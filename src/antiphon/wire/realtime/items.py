@@ -218,7 +218,7 @@ def offered(raw: Any, item_id: str, core_id: str, at: str = "item") -> Offered:
 
 def _message(raw: Mapping[str, Any], item_id: str, core_id: str, at: str) -> Offered:
     role, parts = raw.get("role"), raw.get("content")
-    if role not in _PARTS:
+    if not isinstance(role, str) or role not in _PARTS:
         raise PeerError(f"{at}.role: user, assistant or system", param=f"{at}.role")
     if not isinstance(parts, list):
         raise PeerError(f"{at}.content: a list", "invalid_type", f"{at}.content")
