@@ -47,6 +47,7 @@ def settings(folder: Path, **overrides: Any) -> Settings:
     values: dict[str, Any] = {f"models.{kind}": "scripted" for kind in Kind}
     values |= {f"models.options.{kind}.scripted": found for kind, found in OPTIONS.items()}
     values |= {"conversation.greeting": "", "conversation.idle_prompt_after_ms": 0}
+    values |= {"server.max_loop_lag_ms": 0, "server.max_lane_wait_ms": 0}  # tests share a machine
     values |= {name.replace("__", "."): value for name, value in overrides.items()}
     return load(values, folder=folder)
 

@@ -98,10 +98,5 @@ def _decoder(head: bytes) -> AudioCodecContext:
 
 
 def _mono(frame: av.AudioFrame) -> Pcm16:
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    channels = samples.T
-    if channels.dtype.kind == "f":
-        channels = float_to_pcm(channels)
-    return mix_to_mono(channels.astype(np.int16, copy=False))
+    """FFmpeg's decoder gives floats, each channel for itself."""
+    return mix_to_mono(float_to_pcm(np.asarray(frame.to_ndarray(), np.float32).T))

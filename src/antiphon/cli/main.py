@@ -9,7 +9,20 @@ from typing import Any, NoReturn
 
 import typer
 
-from antiphon.cli import bench, call, dial, doctor, keys, models, replay, report, run, serve, talk
+from antiphon.cli import (
+    bench,
+    call,
+    dial,
+    doctor,
+    keys,
+    models,
+    replay,
+    report,
+    run,
+    serve,
+    service,
+    talk,
+)
 from antiphon.errors import AntiphonError
 
 app = typer.Typer(
@@ -20,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("serve")(serve.serve)
+app.command("service")(service.service)
 app.command("run")(run.run)
 app.command("talk")(talk.talk)
 app.command("call")(call.call)

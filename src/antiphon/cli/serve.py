@@ -61,7 +61,7 @@ def _run(settings: Settings, listener: socket.socket, weights: WeightSource) -> 
     from antiphon.server.app import create_app
     from antiphon.server.serving import Server
 
-    startup = Startup(_url(listener))
+    startup = Startup(url_of(listener))
     failed: list[AntiphonError] = []
 
     def on_ready(error: AntiphonError | None) -> None:
@@ -89,7 +89,8 @@ def _run(settings: Settings, listener: socket.socket, weights: WeightSource) -> 
         raise failed[0]
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """As a person on this machine would type it."""
     host, port = listener.getsockname()[:2]
     if host in ("127.0.0.1", "::1", "0.0.0.0", "::"):
         host = "localhost"

@@ -123,6 +123,10 @@ class Settings(BaseSettings):
             ]
         if cls.config_file is not None:
             sources.append(InitSettingsSource(settings_cls, _read_toml(cls.config_file)))
+        sources.append(InitSettingsSource(settings_cls, implied_by_aliases(os.environ)))
+        if cls.env_file is not None:
+            implied = implied_by_aliases(_upper(dotenv.env_vars))
+            sources.append(InitSettingsSource(settings_cls, implied))
         return tuple(sources)
 
 

@@ -35,6 +35,17 @@ _STT_FALLBACK, _LLM_FALLBACK, _TTS_FALLBACK = "moonshine", "llamacpp", "piper"
 _WHISPER_ON_METAL = f"transformers-whisper:openai/whisper-large-v3-turbo, {_STT_FALLBACK}"
 
 _ASR = {"whisper": ("models.stt", f"faster-whisper, {_STT_FALLBACK}")}
+def _websockets(addresses: str) -> str:
+    """Kyutai's variables hold either form."""
+    return re.sub(r"(?i)\bhttp(s?)://", r"ws\1://", addresses)
+
+
+def _with_v1(addresses: str) -> str:
+    """Kyutai's variable is the address of the server; ours is that of the API."""
+    bases = [address.strip().rstrip("/") for address in addresses.split(",") if address.strip()]
+    return ",".join(base if base.endswith("/v1") else f"{base}/v1" for base in bases)
+
+
 _LLM = {
     "gpt4omini": ("models.llm", "openai:gpt-4o-mini"),
     "phi3": ("models.llm", "transformers:phi3"),
@@ -142,6 +153,25 @@ ALIASES: dict[str, Alias] = {
     ),
     "TTS_DEVICE": _options("device", "xtts", "coqui"),
     "VLLM_BASE_URL": Alias("endpoint.base_url"),
+    "XTTS_BASE_URL": Alias(
+        "models.options.tts.xtts-server.base_url", implies=(("models.tts", "xtts-server"),)
+    ),
+    "KYUTAI_STT_URL": Alias(
+        "models.options.stt.moshi-server.base_url",
+        implies=(("models.stt", "moshi-server"),),
+        convert=_websockets,
+    ),
+    "KYUTAI_TTS_URL": Alias(
+        "models.options.tts.moshi-server.base_url",
+        implies=(("models.tts", "moshi-server"),),
+        convert=_websockets,
+    ),
+    "KYUTAI_LLM_URL": Alias(
+        "endpoint.base_url", implies=(("models.llm", "openai"),), convert=_with_v1
+    ),
+    "KYUTAI_LLM_MODEL": Alias("endpoint.model"),
+    "KYUTAI_LLM_API_KEY": Alias("endpoint.api_key"),
+    "KYUTAI_API_KEY": Alias("models.options.moshi-server.key"),
     "OPENAI_BASE_URL": Alias("endpoint.base_url"),
     "OPENAI_API_KEY": Alias("endpoint.api_key"),
     "XTTS_BASE_URL": Alias(
@@ -197,35 +227,27 @@ _ENDPOINTS = ("ANTIPHON_ENDPOINT__BASE_URL", "VLLM_BASE_URL", "OPENAI_BASE_URL",
 
 
 def from_aliases(variables: Mapping[str, str | None]) -> dict[str, Any]:
-    """The tree of settings that these variables stand for. `implies` gives way to everything that is said."""
+    """A tree of settings. Of two variables for one setting, the first of `ALIASES` counts."""
     tree: dict[str, Any] = {}
-    implied: dict[str, str] = {}
-    endpoint = any(variables.get(name) for name in _ENDPOINTS)
     for name, alias in ALIASES.items():
         value = variables.get(name)
-        if not value:
-            continue
-        if value in alias.special:
-            path, meant = alias.special[value]
-            _set(tree, path, meant)
-        elif endpoint and alias.with_endpoint:
-            _set(tree, alias.with_endpoint, value)
-        elif alias.path:
-            for path in (alias.path, *alias.also):
-                _set(tree, path, alias.read(value))
-            implied = {**alias.implies, **implied}
-    for path, meant in implied.items():
-        _set(tree, path, meant)
+        if value:
+            path, meant = alias.special.get(value, (alias.path, alias.convert(value)))
+            _put(tree, path, meant)
     return tree
 
 
-def _set(tree: dict[str, Any], path: str, value: Any) -> None:
+def implied_by_aliases(variables: Mapping[str, str | None]) -> dict[str, Any]:
+    """What goes with the variables that are set, where nothing else is said."""
+    tree: dict[str, Any] = {}
+    for name, alias in ALIASES.items():
+        for path, value in alias.implies if variables.get(name) else ():
+            _put(tree, path, value)
+    return tree
+
+
+def _put(tree: dict[str, Any], path: str, value: str) -> None:
     *sections, last = path.split(".")
-    for part in sections:
-        tree = tree.setdefault(part, {})
+    for section in sections:
+        tree = tree.setdefault(section, {})
     tree.setdefault(last, value)
-
-
-def passed_on(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """What of these variables the libraries are to find in the environment, under their names."""
-    return {ours: value for name, ours in PASSED_ON.items() if (value := variables.get(name))}

@@ -33,12 +33,26 @@ class ServerSettings(Section):
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: any free one.")
     cors_origins: Names = Field((), description="Web origins that may call from another site.")
-    max_calls: int = Field(32, ge=1, description="Calls at the same time; more get a busy answer.")
+    max_calls: int = Field(
+        32,
+        ge=1,
+        description="Calls (streams of a service) at the same time; more get a busy answer.",
+    )
     resume_s: int = Field(
         30, ge=0, le=300, description="A page that lost its connection may come back for so long."
     )
     max_parked: int = Field(
         8, ge=0, description="Calls that wait for their page at a time; more end when it is lost."
+    )
+    max_loop_lag_ms: int = Field(
+        150,
+        ge=0,
+        description="No more calls while timers run later than this, smoothed over seconds; 0: any.",
+    )
+    max_lane_wait_ms: int = Field(
+        1500,
+        ge=0,
+        description="No more calls while work waits longer than this for a model; 0: any.",
     )
     max_call_s: int = Field(3600, ge=1, description="A call is ended after this many seconds.")
     drain_s: float = Field(
@@ -58,6 +72,18 @@ class ServerSettings(Section):
     max_file_s: int = Field(600, ge=1, description="Longest audio file to be answered, in seconds.")
     max_outbox_bytes: int = Field(
         8 << 20, ge=1024, description="Unsent output per client; more means it stopped reading."
+    )
+    wyoming_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="`antiphon service`: TCP port for Wyoming (Home Assistant); 0: off.",
+    )
+    wyoming_host: str = Field(
+        "127.0.0.1", description="Address that Wyoming listens on; any but loopback needs peers."
+    )
+    wyoming_peers: Names = Field(
+        (), description="Addresses or networks, `10.0.0.0/24`, that may use Wyoming."
     )
     debug: bool = Field(False, description="Verbose logs.")
     log_format: Literal["pretty", "json"] = Field(

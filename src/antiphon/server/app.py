@@ -30,6 +30,7 @@ from antiphon.observe import traces
 from antiphon.observe.metrics import watch_loop_lag
 from antiphon.server import conversation, files, health, openai_http, options
 from antiphon.server.calls import Calls
+from antiphon.server.headroom import watch
 from antiphon.server.limits import FORM_BYTES, BodyLimit
 from antiphon.server.loading import check_models, model_set, rehearse
 from antiphon.server.phone import media_stream, webhooks
@@ -138,6 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tools.start()
     loading = asyncio.create_task(_load(app, models), name="load models")
     lag = asyncio.create_task(watch_loop_lag(calls.metrics), name="loop lag")
+    room = asyncio.create_task(watch(calls.headroom, models), name="headroom")
     desk = await open_desk(app, calls)
     try:
         yield
@@ -146,7 +148,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await desk.close()
         loading.cancel()
         lag.cancel()
-        await asyncio.gather(loading, lag, return_exceptions=True)
+        room.cancel()
+        await asyncio.gather(loading, lag, room, return_exceptions=True)
         await tools.close()
         await models.close()
         await asyncio.to_thread(calls.keeper.close)

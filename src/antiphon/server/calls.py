@@ -26,6 +26,7 @@ from antiphon.observe.hub import Hub
 from antiphon.observe.logs import in_call
 from antiphon.observe.metrics import Metrics
 from antiphon.server.keeping import Keeper
+from antiphon.server.headroom import Headroom
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session
@@ -79,6 +80,7 @@ class Calls:
         self._hub = Hub(self.metrics, provider=spans, models=self._model_names)
         self._on_end = on_end
         self.counters = Counters()
+        self.headroom = Headroom(settings.server.max_loop_lag_ms, settings.server.max_lane_wait_ms)
         self.keeper = Keeper(settings)
         self.tools: Callable[[], Sequence[Tool]] = tuple
         """The configured functions, asked for whenever a call begins."""
@@ -102,6 +104,9 @@ class Calls:
         if len(self._sessions) >= self.settings.server.max_calls:
             self._refused()
             raise BusyError(f"all {self.settings.server.max_calls} lines are busy; try again soon")
+        if self._sessions and (shortage := self.headroom.shortage()):
+            self._refused()
+            raise BusyError(f"{shortage}; try again soon")
 
     def _refused(self) -> None:
         self.counters.refused += 1

@@ -106,6 +106,7 @@ def _endpoint_options(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
+_REHEARSAL = "rehearsal"
 _REHEARSAL_SLACK_MS = 60_000
 """Nobody waits for it: every call goes first."""
 
@@ -126,11 +127,12 @@ async def rehearse(models: ModelSet, settings: Settings) -> None:
         cutter = ClauseCutter(first_words=0, max_chars=policy.max_clause_chars)
         for clause in (*cutter.feed(phrase), *cutter.flush()):
             request = SpeechRequest(clause, agent.voice, agent.language, agent.speed)
-            work = Work("rehearsal", int(loop.time() * 1000) + _REHEARSAL_SLACK_MS)
+            work = Work(_REHEARSAL, int(loop.time() * 1000) + _REHEARSAL_SLACK_MS)
             try:
                 async with aclosing(models.synthesize(request, work=work)) as chunks:
                     async for _ in chunks:
                         pass
             except AntiphonError as error:
                 log.warning("rehearsing %r: %s", clause, error)
-                return
+                break
+    await models.release(_REHEARSAL)

@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.errors import ModelError
-from antiphon.models.chat import ThoughtFilter, WrittenCall, as_wire
+from antiphon.models.in_process_chat import ChatPrompts, ReplyText, common
 from antiphon.models.ports import LlmDelta, LlmRequest, ModelInfo, Usage, WeightSource
-from antiphon.models.prompt import fit
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import device_and_dtype, missing
 
@@ -33,7 +32,6 @@ NAMES = {
 _TEXT_QUEUE = 4096
 """Pieces of text that wait for their reader: more than any reply has, so that the model never waits on it."""
 _END_S = 10.0
-_MARGIN_TOKENS = 32
 
 
 @dataclass(slots=True)
@@ -73,6 +71,7 @@ class TransformersChat:
         self._remote_code = trust_remote_code
         self._model: Any = None
         self._tokenizer: Any = None
+        self._prompts: ChatPrompts | None = None
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._turn = threading.Lock()
         """One generation at a time: PyTorch has no scheduler, and two would only slow each other down."""
@@ -94,13 +93,10 @@ class TransformersChat:
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"Transformers cannot open {self._name!r}: {reason}") from error
-        if not self._tokenizer.chat_template:
-            raise ModelError(
-                f"{self._name} has no chat template: it is not an instruction model; choose another"
-            )
-        self._model = model.to(device).eval()
-        limit = int(getattr(self._model.config, "max_position_embeddings", 0) or 4096)
+        limit = int(getattr(model.config, "max_position_embeddings", 0) or 4096)
         self._context_tokens = min(self._context_tokens or limit, limit)
+        self._prompts = ChatPrompts(self._tokenizer, self._name, self._context_tokens)
+        self._model = model.to(device).eval()
         torch.set_grad_enabled(False)
         self.info = ModelInfo(
             "transformers",
@@ -110,7 +106,7 @@ class TransformersChat:
 
     def close(self) -> None:
         self._kept.clear()
-        self._model = self._tokenizer = None
+        self._model = self._tokenizer = self._prompts = None
 
     def release(self, call_id: str) -> None:
         self._kept.pop(call_id, None)
@@ -119,56 +115,40 @@ class TransformersChat:
 
     def warm(self, request: LlmRequest) -> None:
         """Read all of the prompt but its last few tokens, which may still change."""
-        ids = self._prompt(request)
-        whole = self._prompt(request, unfinished=True)
-        shared = _common(ids, whole)
+        prompts = self._loaded()
+        ids = prompts.settled(request, prompts.ids(request))
         with self._turn:
             kept = self._take(request.call_id)
-            _crop(kept, _common(kept.tokens, ids[:shared]))
-            new = ids[len(kept.tokens) : shared]
+            _crop(kept, common(kept.tokens, ids))
+            new = ids[len(kept.tokens) :]
             if new:
                 self._forward(kept, new)
             self._keep(request.call_id, kept)
 
     def generate(self, request: LlmRequest) -> Iterator[LlmDelta]:
         """Closing the iterator stops the model at its next token. Raises ModelError."""
-        ids = self._prompt(request)
+        prompts = self._loaded()
+        ids = prompts.ids(request)
+        reply = ReplyText(request, thinking=prompts.thinks(ids))
         with self._turn:
             kept = self._take(request.call_id)
-            _crop(kept, min(_common(kept.tokens, ids), len(ids) - 1))
+            _crop(kept, min(common(kept.tokens, ids), len(ids) - 1))
             cached = len(kept.tokens)
             run = _Run(self._model, self._tokenizer, ids, kept, request)
             try:
-                yield from _deltas(run, request, Usage(len(ids), 0, cached))
+                yield from _deltas(run, reply, request.max_tokens, Usage(len(ids), 0, cached))
             finally:
                 run.stop()
                 if run.clean:
                     kept.tokens = run.seen[: int(kept.cache.get_seq_length())]
                     self._keep(request.call_id, kept)
 
-    # --- prompts and caches -------------------------------------------------------------------------
+    # --- caches -----------------------------------------------------------------------------------
 
-    def _prompt(self, request: LlmRequest, *, unfinished: bool = False) -> list[int]:
-        if self._model is None:
+    def _loaded(self) -> ChatPrompts:
+        if self._prompts is None:
             raise ModelError("the language model is not loaded")
-        if not request.messages:
-            raise ModelError("the language model was asked without a message")
-        reply = min(request.max_tokens, self._context_tokens // 4)
-        room = self._context_tokens - reply - _MARGIN_TOKENS
-        messages = as_wire(fit(request.messages, room, self._count))
-        if unfinished:  # a different end shows where the last words begin to depend on it
-            messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']} and"}
-        options: dict[str, Any] = {"tools": list(request.tools)} if request.tools else {}
-        try:
-            ids = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=False, **options
-            )
-        except Exception as error:  # templates are programs of strangers
-            raise ModelError(f"the chat template of {self._name} refuses: {error}") from error
-        return list(ids)
-
-    def _count(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
+        return self._prompts
 
     def _take(self, call_id: str) -> _Kept:
         from transformers import DynamicCache
@@ -291,35 +271,13 @@ class _Streamer:
         """`generate` has finished; everything has been given already."""
 
 
-def _deltas(run: _Run, request: LlmRequest, usage: Usage) -> Iterator[LlmDelta]:
-    thoughts = ThoughtFilter()
-    written = WrittenCall(tool["function"]["name"] for tool in request.tools)
+def _deltas(run: _Run, reply: ReplyText, max_tokens: int, usage: Usage) -> Iterator[LlmDelta]:
     for piece in run:
-        text = thoughts.feed(piece)
-        text = written.feed(text) if text and request.tools else text
-        if text:
-            yield LlmDelta(text)
-        if written.complete:
+        yield from reply.feed(piece)
+        if reply.complete:
             break
-    rest = thoughts.flush()
-    call, held = (None, "")
-    if request.tools:
-        rest = written.feed(rest)
-        call, held = written.take()
-    if call is not None:
-        yield LlmDelta(tool_call=call)
-    finish = "length" if run.written >= request.max_tokens else "stop"
-    finish = "tool_calls" if call is not None else finish
-    used = Usage(usage.input_tokens, run.written, usage.cached_tokens)
-    yield LlmDelta(rest + held, finish=finish, usage=used)
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    """Length of the shared beginning."""
-    for at, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return at
-    return min(len(first), len(second))
+    finish = "length" if run.written >= max_tokens else "stop"
+    yield from reply.end(finish, Usage(usage.input_tokens, run.written, usage.cached_tokens))
 
 
 def _crop(kept: _Kept, length: int) -> None:

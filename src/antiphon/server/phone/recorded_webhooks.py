@@ -71,7 +71,7 @@ async def silent(request: Request) -> Response:
     return twiml.document(await desk_of(request).recorded.silent(form.first("CallSid")))
 
 
-@router.api_route("/voice/audio/{name}", methods=["GET", "HEAD"])
+@router.api_route("/voice/audio/{name}", methods=["GET", "HEAD"], include_in_schema=False)
 async def audio(request: Request, name: str, expires: str = "", signature: str = "") -> Response:
     """A sound file, while its address is good. The address itself is the key."""
     try:

@@ -1,7 +1,7 @@
 """`/ws` of the language model service: a prompt in, its answer streamed out.
 
-The client sends `{"type": "generate", "prompt": ...}` (or `messages`), as JSON text, and gets `token` messages, the last
-one `finished`, then `complete`; docs/howto/services.md has the fields. Several prompts one after the other on one
+The client sends `{"type": "generate", "prompt": ...}` (or `messages`), as JSON text, and gets `token` messages, the
+last one `finished`, then `complete`; docs/howto/services.md has the fields. Several prompts one after the other on one
 connection; `{"type": "stop"}` breaks an answer off.
 """
 
@@ -95,7 +95,9 @@ class _Dialogue:
             if frame["type"] == "websocket.disconnect":
                 return None
             data: str | None = frame.get("text")
-            return data if data is not None else (frame.get("bytes") or b"").decode(errors="replace")
+            return (
+                data if data is not None else (frame.get("bytes") or b"").decode(errors="replace")
+            )
 
     async def _obey(self, ask: _Ask) -> None:
         if ask.type == "stop":
@@ -155,7 +157,9 @@ def _read(text: str) -> _Ask:
     try:
         ask = msgspec.json.decode(text, type=_Ask)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f'send {{"type": "generate", "prompt": ...}} as JSON: {error}') from None
+        raise ProtocolError(
+            f'send {{"type": "generate", "prompt": ...}} as JSON: {error}'
+        ) from None
     if ask.type not in ("generate", "stop"):
         raise ProtocolError(f"unknown type {ask.type[:40]!r}; send `generate` or `stop`")
     if ask.type == "generate" and not (ask.prompt or ask.messages):

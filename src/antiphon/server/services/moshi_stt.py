@@ -149,9 +149,7 @@ class _Listening:
 
     async def _say(self, words: list[HeardWord]) -> None:
         for word in words:
-            await self._peer.send(
-                moshi.Word(word.text, word.start_s), moshi.EndWord(word.stop_s)
-            )
+            await self._peer.send(moshi.Word(word.text, word.start_s), moshi.EndWord(word.stop_s))
 
 
 @router.post("/api/asr-streaming", response_model=None)

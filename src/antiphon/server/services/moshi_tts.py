@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 import numpy as np
-from fastapi import APIRouter, Request, WebSocket
+from fastapi import APIRouter, Query, Request, WebSocket
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
@@ -70,7 +70,9 @@ class _Pcm:
 
     def _frame(self, pcm: Pcm16) -> bytes:
         samples = pcm_to_float(pcm)
-        return moshi.encode(moshi.Audio(samples)) if self.packed else samples.astype("<f4").tobytes()
+        return (
+            moshi.encode(moshi.Audio(samples)) if self.packed else samples.astype("<f4").tobytes()
+        )
 
 
 class _OggOpus:
@@ -108,16 +110,16 @@ def _format(name: str) -> _Format:
 async def speak(
     socket: WebSocket,
     principal: MoshiAdmitted,
-    format: str = "OggOpus",
+    wanted: Annotated[str, Query(alias="format")] = "OggOpus",
     voice: str = "",
 ) -> None:
     """Text in as it is written, speech out as it is made; our close is the end. Unknown queries are ignored."""
     streams: Streams = socket.app.state.calls
     await socket.accept()
     peer = MoshiPeer(socket, _IDLE_S)
-    packed = format.endswith("MessagePack")
+    packed = wanted.endswith("MessagePack")
     try:
-        form = _format(format)
+        form = _format(wanted)
         with streams.one("moshi-tts") as place:
             await _Reading(peer, streams, place, form, voice).run()
         await peer.close()

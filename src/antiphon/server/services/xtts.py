@@ -123,9 +123,7 @@ async def _asked(request: Request) -> wire.SpeechBody:
 async def _speech(job: Job, ask: wire.SpeechBody) -> AsyncGenerator[Pcm16, None]:
     name = voice_of_numbers(job.models, ask.speaker_embedding)
     agent, code = job.settings.agent, ask.language.lower()
-    manner = Manner(
-        agent.voice if name is None else name, _SHORT_CODES.get(code, code), ask.speed
-    )
+    manner = Manner(agent.voice if name is None else name, _SHORT_CODES.get(code, code), ask.speed)
     speaker = Speaker(job.models, job.work(), manner)
     max_chars = job.settings.conversation.max_clause_chars
     async with aclosing(said(speaker, ask.text, max_chars)) as speech:
