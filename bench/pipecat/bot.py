@@ -1,9 +1,9 @@
-"""A stock Pipecat bot on the telephone, for comparison: FastAPI websocket transport, Twilio serializer, Silero, and either
-plain silence or Smart Turn for the end of a turn.
+"""A stock Pipecat bot on the telephone, for comparison: FastAPI websocket transport, Twilio serializer, Silero, and
+either plain silence or Smart Turn for the end of a turn.
 
-Its models are fakes with fixed delays (`--models fake`) or the very same back ends that Antiphon runs by default (`--models
-same`). Written as Pipecat's own examples are; logging and metrics are off, which is to its advantage. Runs in the environment
-that `setup` makes.
+Its models are fakes with fixed delays (`--models fake`) or the very same back ends that Antiphon runs by default
+(`--models same`). Written as Pipecat's own examples are; logging and metrics are off, which is to its advantage. Runs in
+the environment that `setup` makes.
 """
 
 from __future__ import annotations
@@ -107,25 +107,24 @@ async def hold_call(
     await runner.run()
 
 
-def make_services(options: argparse.Namespace) -> Callable[[], Services]:
+async def make_services(options: argparse.Namespace) -> Callable[[], Services]:
     """-> what makes the three services of one call. The same models are loaded once and shared by all calls."""
-    if options.models == "fake":
-        from fakes import FakeLlm, FakeStt, FakeTts
+    from fakes import REPLY, FakeLlm, FakeStt, FakeTts
 
+    if options.models == "fake":
         return lambda: (
             FakeStt(options.stt_ms),
-            FakeLlm(options.llm_ms, options.word_ms),
+            FakeLlm(options.llm_ms, options.word_ms, options.reply or REPLY),
             FakeTts(options.tts_ms),
         )
     from same_models import Shared
 
-    shared = Shared()
-    shared.load()
+    shared = Shared(options.reply)
+    await shared.load()
     return shared.services
 
 
-def application(options: argparse.Namespace) -> FastAPI:
-    services = make_services(options)
+def application(options: argparse.Namespace, services: Callable[[], Services]) -> FastAPI:
     app = FastAPI()
 
     @app.websocket("/media-stream")
@@ -149,12 +148,17 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8765, help="0: any free one")
     parser.add_argument("--models", choices=("fake", "same"), default="fake")
     parser.add_argument("--turn", choices=("vad", "smart"), default="smart")
-    parser.add_argument("--silence-s", type=float, default=0.6, help="that ends a turn, with --turn vad")
+    parser.add_argument(
+        "--silence-s", type=float, default=0.6, help="that ends a turn, with --turn vad"
+    )
     parser.add_argument("--stt-ms", type=float, default=0.0)
     parser.add_argument("--llm-ms", type=float, default=0.0)
     parser.add_argument("--word-ms", type=float, default=0.0)
     parser.add_argument("--tts-ms", type=float, default=0.0)
-    parser.add_argument("--stages", action="store_true", help="print a line of JSON per turn on stdout")
+    parser.add_argument("--reply", default="", help="what the language model always says")
+    parser.add_argument(
+        "--stages", action="store_true", help="tell the steps of each turn on stderr"
+    )
     return parser.parse_args()
 
 
@@ -162,7 +166,7 @@ async def main() -> None:
     options = parsed()
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
-    app = application(options)
+    app = application(options, await make_services(options))
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", options.port))

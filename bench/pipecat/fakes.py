@@ -1,4 +1,4 @@
-"""Models with fixed delays, as Pipecat services: the counterpart of Antiphon's `scripted-remote`, same words, same sound."""
+"""Models with fixed delays, as Pipecat services, with the words and the sound of Antiphon's `scripted-remote`."""
 
 from __future__ import annotations
 
@@ -56,8 +56,9 @@ class FakeStt(SegmentedSTTService):
 
 
 class FakeLlm(LLMService):
-    def __init__(self, delay_ms: float, word_delay_ms: float) -> None:
+    def __init__(self, delay_ms: float, word_delay_ms: float, reply: str = REPLY) -> None:
         super().__init__(settings=plain_llm_settings("fake"))
+        self._words = reply.split()
         self._delays_s = (delay_ms / 1000, word_delay_ms / 1000)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
@@ -67,7 +68,7 @@ class FakeLlm(LLMService):
             return
         await self.push_frame(LLMFullResponseStartFrame())
         try:
-            for index, word in enumerate(REPLY.split()):
+            for index, word in enumerate(self._words):
                 await asyncio.sleep(self._delays_s[min(index, 1)])
                 await self._push_llm_text(f"{word} ")
         finally:

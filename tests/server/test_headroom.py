@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.server.support import client, serving
+from tests.support import run
+
 from antiphon.models.lanes import LaneStats
 from antiphon.server.headroom import Headroom
-from tests.server.support import client, run, serving
 
 
 def lane(served: int, waited_ms: int) -> LaneStats:

@@ -32,13 +32,13 @@ def tone_bursts(path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as instance:
         yield instance
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     sound = tone_bursts(tmp_path_factory.mktemp("microphone") / "bursts.wav")
     browser = launch(
@@ -51,7 +51,7 @@ def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
     browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def deaf_browser(playwright: Playwright) -> Iterator[Browser]:
     """A browser on a machine without any microphone."""
     browser = launch(playwright)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,15 @@ def say(talk: Conversation, reply: str, pcm: bytes, rate_hz: int = 24000) -> Non
     """Sends the audio of a reply, which may still go on."""
     talk.send("ai_audio_start", sample_rate=rate_hz, reply=reply)
     talk.send_audio(pcm)
+
+
+def saved(page: Page, button: str, folder: Path) -> tuple[str, str]:
+    """-> the name and the text of the file that this button saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path.name, path.read_text(encoding="utf-8")
 
 
 def played(talk: Conversation, reply: str) -> list[int]:

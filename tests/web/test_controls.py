@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.web.driver import begin, say, stat, tone, until
+from tests.web.driver import begin, saved, say, stat, tone, until
 from tests.web.fake_server import FakeServer
 
 pytestmark = pytest.mark.browser
@@ -155,13 +155,11 @@ def test_waterfall_of_each_answer(page: Page, server: FakeServer) -> None:
     expect(summaries.first).to_be_hidden()
 
 
-@pytest.mark.parametrize("record", [{}, {"kind": "greeting", "first_sent_ms": 4}, {"reply": "r9"}])
-def test_turns_without_a_question_have_no_waterfall(
-    page: Page, server: FakeServer, record: dict[str, Any]
-) -> None:
+def test_turns_without_a_question_have_no_waterfall(page: Page, server: FakeServer) -> None:
     talk = begin(page, server)
     talk.send("ai_text", text="Hello!", is_complete=True, reply="r1")
-    talk.send("turn", record={"reply": "r1", **record})
+    for record in ({}, {"kind": "greeting", "first_sent_ms": 4}, {"reply": "r9"}):
+        talk.send("turn", record={"reply": "r1", **record})
     talk.send("transcript", text="Hi", is_final=True)
     expect(page.locator(".entry")).to_have_count(2)
     assert page.locator(".timing").count() == 0
@@ -180,23 +178,17 @@ def test_transcript_as_text_and_json(page: Page, server: FakeServer, tmp_path: P
     expect(page.locator("del")).to_have_text("a time")
     expect(page.locator(".entry.caller")).to_have_count(1)
 
-    def saved(button: str) -> tuple[str, str]:
-        with page.expect_download() as download:
-            page.get_by_role("button", name=button).click()
-        path = tmp_path / download.value.suggested_filename
-        download.value.save_as(path)
-        return path.suffix, path.read_text(encoding="utf-8")
-
-    ending, text = saved("Save the transcript as text")
-    assert ending == ".txt"
+    name, text = saved(page, "Save the transcript as text", tmp_path)
+    assert name.endswith(".txt")
     lines = text.splitlines()[2:]
     assert [line[10:] for line in lines] == [
         "You: Tell me a story",
         "Agent: Once upon [not heard: a time]",
     ]
-    ending, text = saved("Save the transcript as JSON")
-    assert ending == ".json"
+    name, text = saved(page, "Save the transcript as JSON", tmp_path)
+    assert name.endswith(".json")
     data = json.loads(text)
+    assert data["feedback"] is None
     assert data["session_id"] == "s1"
     assert [{k: v for k, v in each.items() if k != "at"} for each in data["entries"]] == [
         {"speaker": "caller", "text": "Tell me a story", "unheard": ""},

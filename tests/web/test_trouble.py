@@ -63,14 +63,12 @@ def test_error_of_the_server_is_shown_and_the_call_goes_on(page: Page, server: F
     assert stat(page, "phase") == "live"
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", "null", "{}", '{"type": 7}', '{"type": "new"}'])
-def test_messages_that_make_no_sense_are_passed_over(
-    page: Page, server: FakeServer, text: str
-) -> None:
+def test_messages_that_make_no_sense_are_passed_over(page: Page, server: FakeServer) -> None:
     talk = begin(page, server)
-    talk.send_text(text)
-    talk.send("ai_text", text="Still here.", is_complete=True)
-    expect(page.get_by_text("Still here.")).to_be_visible()
+    for text in ("no json", "[]", "null", "{}", '{"type": 7}', '{"type": "new"}'):
+        talk.send_text(text)
+        talk.send("ai_text", text=f"After {text}.", is_complete=True)
+        expect(page.get_by_text(f"After {text}.")).to_be_visible()
 
 
 def test_lost_connection_is_said_and_mended(page: Page, server: FakeServer) -> None:

@@ -1,17 +1,40 @@
-"""`antiphon bench`: measurements, each a command with a JSON result."""
+"""`antiphon bench`: measurements, each a command with a table, a JSON result and a chart."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from antiphon.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from antiphon.client.bench.servers import Arm
+    from antiphon.client.bench.turn import Contestant
+    from antiphon.client.phone.clips import Clip
+
 app = typer.Typer(no_args_is_help=True, help="Measure latency and capacity; results are JSON.")
+
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write the JSON here, and an SVG beside it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="A setting of our server.")]
+Say = Annotated[
+    list[Path] | None,
+    typer.Option("--say", help="What callers say, instead of the embedded voice's questions."),
+]
+Peer = Annotated[
+    str,
+    typer.Option(help="The Pipecat bot's environment (bench/pipecat/setup makes it), or `none`."),
+]
 
 
 @app.callback()
@@ -38,53 +61,240 @@ def vad(
 
 @app.command("turn")
 def turn(
-    turns: Annotated[int, typer.Option(help="Questions to ask.", min=1)] = 24,
-    url: Annotated[
-        str | None, typer.Option(help="A running server's websocket; else one is started.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("-o", help="Write the JSON here as well.")] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the server that is started.")
-    ] = None,
+    turns: Annotated[int, typer.Option(help="Questions to ask of each server.", min=1)] = 48,
+    per_call: Annotated[int, typer.Option(help="Questions a call.", min=1)] = 6,
+    peer: Peer = "",
+    say: Say = None,
+    sets: Sets = None,
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Ask questions aloud in real time, and measure how long the answers take to be heard."""
+    """Ask questions over the telephone wire in real time, and measure how long the answers take to be heard."""
+    from antiphon.client.bench import arms, show
+    from antiphon.client.bench import turn as bench_turn
+
+    questions = [bench_turn.Asked(clip, pause) for clip, pause in _questions(say)]
+    asked = [questions[index % len(questions)] for index in range(turns)]
+
+    def on_turn(server: str, question: Any, figures: Any) -> None:
+        delay = figures.voice_to_voice_ms
+        shown = f"{delay:6.0f} ms" if delay is not None else "   none   "
+        note = "  (cut off)" if figures.talked_over else ""
+        typer.echo(f"{server:10} {shown}  {question.clip.name}{note}", err=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = _contestants(
+            Path(folder), lambda more: arms.turn_arms((*more, *(sets or ())), arms.find_peer(peer))
+        )
+        bench_turn.compare(contestants, asked, per_call=per_call, core=None, on_turn=on_turn)
+    found = bench_turn.summary(contestants)
+    settings = {"turns": turns, "per_call": per_call, "set": sets or []}
+    result = _finish("turn", settings, found, output, show.turn_chart)
+    _print(result, as_json, show.turn_table(result), show.stages_table(result))
+
+
+@app.command("capacity")
+def capacity(
+    repeats: Annotated[int, typer.Option(help="Runs of each server, in turns.", min=1)] = 3,
+    base: Annotated[int, typer.Option(help="Calls that all loads are compared with.", min=1)] = 4,
+    most: Annotated[int, typer.Option(help="Go no further than this.", min=1)] = 400,
+    window: Annotated[float, typer.Option(help="Seconds of measuring at each load.")] = 15.0,
+    settle: Annotated[float, typer.Option(help="Seconds before it.")] = 4.0,
+    growth: Annotated[float, typer.Option(help="Each load is so many times the last.")] = 1.5,
+    idle: Annotated[int, typer.Option(help="Silent calls, to see what one takes.", min=0)] = 40,
+    only: Annotated[str, typer.Option(help="Of the servers, those whose name has this.")] = "",
+    here: Annotated[
+        bool, typer.Option("--here", help="Of this machine, with the models it is set up with.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --here: write the limit.")] = False,
+    peer: Peer = "",
+    say: Say = None,
+    sets: Sets = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find out how many calls one core holds, with models that only take their time; beside Pipecat's bot."""
+    from antiphon.client.bench import arms, show
+    from antiphon.client.bench import capacity as bench_capacity
+    from antiphon.client.bench.load import Manner
+    from antiphon.client.bench.servers import apart
+
+    plan = bench_capacity.Plan(
+        1 if here else base, growth, most, settle, window, 5 if here else 20, idle
+    )
+    delays = arms.Delays()
+    servers = _here(sets) if here else arms.capacity_arms(delays, sets or (), arms.find_peer(peer))
+    servers = [arm for arm in servers if only in arm.name]
+    manner = Manner([clip for clip, pause in _questions(say) if not pause])
+
+    def on_level(server: str, level: bench_capacity.Level) -> None:
+        delay = level.voice_to_voice_ms or {"median": 0.0, "p95": 0.0}
+        cpu = level.cpu_ms_per_call_s or 0.0
+        typer.echo(
+            f"{server:24} {level.calls:4} calls  {delay['median']:6.0f} / {delay['p95']:6.0f} ms  "
+            f"{cpu:5.1f} ms CPU per call-s  {level.unanswered} unanswered",
+            err=True,
+        )
+
+    with apart(not here) as core:
+        runs = bench_capacity.compare(
+            servers, manner, plan, repeats=1 if here else repeats, core=core, on_level=on_level
+        )
+    found = {**bench_capacity.summary(runs), "runs": runs}
+    settings = {**asdict(plan), "core": core, "delays": asdict(delays), "set": sets or []}
+    result = _finish("here" if here else "capacity", settings, found, output, show.capacity_chart)
+    _print(result, as_json, show.capacity_table(result))
+    if here:
+        _offer_limit(runs, yes)
+
+
+@app.command("barge-in")
+def barge_in(
+    count: Annotated[
+        int, typer.Option(help="Interruptions, and as many other sounds.", min=1)
+    ] = 40,
+    seed: Annotated[int, typer.Option(help="Of the moments.")] = 1,
+    peer: Peer = "",
+    sets: Sets = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Interrupt the agent, and make sounds that are no interruption, at random moments."""
     from antiphon.cli.settings import weight_store
-    from antiphon.client import turn_bench
-    from antiphon.client.local_server import server_for
+    from antiphon.client.bench import arms, barge_in, show
+    from antiphon.client.bench.questions import speak_texts
+    from antiphon.client.phone.clips import RATE_HZ, make_clip
 
-    questions = turn_bench.speak_questions(weight_store(), turns)
-    memory: dict[str, float | None] = {}
-    with server_for(url, sets or []) as (address, pid):
+    said = speak_texts(
+        weight_store(), ("Tell me a story.", *barge_in.INTERRUPTIONS, *barge_in.SIGNS)
+    )
+    last = 1 + len(barge_in.INTERRUPTIONS)
+    coughs = [make_clip("cough", barge_in.cough(index), RATE_HZ) for index in range(8)]
+    trials = barge_in.trials(said[1:last], said[last:], coughs, count, seed)
 
-        def on_turn(index: int, done: turn_bench.Turn) -> None:
-            delay = done.voice_to_voice_ms
-            note = "  (cut off)" if done.cut_off else ""
-            typer.echo(f"{index + 1:3}  {delay or 0:6.0f} ms{note}  {done.heard}", err=True)
-            if pid is not None and index + 1 in (10, turns):
-                memory[f"after_{index + 1}_turns_mb"] = turn_bench.memory_mb(pid)
+    def on_trial(server: str, outcome: barge_in.Outcome) -> None:
+        delay = "" if outcome.stop_ms is None else f"{outcome.stop_ms:.0f} ms"
+        typer.echo(
+            f"{server:10} {outcome.name:40} {outcome.result:8} {delay} {outcome.trouble}", err=True
+        )
 
-        measured = asyncio.run(turn_bench.measure(address, questions, on_turn))
-    result = {
-        **turn_bench.summarise(measured),
-        "server_memory": memory,
-        "machine": {
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
-    }
-    text = json.dumps(result, ensure_ascii=False, indent=2)
+    with tempfile.TemporaryDirectory() as folder:
+        contestants = _contestants(
+            Path(folder),
+            lambda more: arms.barge_in_arms(
+                (*more, *(sets or ())), arms.find_peer(peer), barge_in.STORY
+            ),
+        )
+        outcomes = barge_in.compare(contestants, said[0], trials, core=None, on_trial=on_trial)
+    settings = {"count": count, "seed": seed, "set": sets or []}
+    result = _finish("barge-in", settings, barge_in.summary(outcomes), output, show.barge_in_chart)
+    _print(result, as_json, show.barge_in_table(result))
+
+
+@app.command("soak")
+def soak(
+    calls: Annotated[int, typer.Option(help="Short calls in all.", min=1)] = 10_000,
+    at_once: Annotated[int, typer.Option(help="At the same time.", min=1)] = 50,
+    samples: Annotated[int, typer.Option(help="How often to look at the server.", min=3)] = 20,
+    models: Annotated[
+        str, typer.Option(help="`fake`, or `default` for the models that are set up.")
+    ] = "fake",
+    say: Say = None,
+    sets: Sets = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Call again and again, and see whether anything of the calls remains."""
+    from antiphon.client.bench import arms, show
+    from antiphon.client.bench import soak as bench_soak
+    from antiphon.client.bench.load import Manner
+    from antiphon.client.bench.servers import apart
+
+    if models not in ("fake", "default"):
+        raise ConfigError(f"--models is fake or default, got {models!r}")
+    plan = bench_soak.Plan(calls, at_once, samples)
+    manner = Manner(
+        [clip for clip, pause in _questions(say) if not pause], answer_limit_s=20, first_s=0.3
+    )
+    arm = arms.soak_arm(models == "fake", sets or ())
+
+    def on_sample(sample: bench_soak.Sample) -> None:
+        typer.echo(f"{sample.calls:6} calls  {sample.memory_mb} MB  {sample.tasks} tasks", err=True)
+
+    with apart(models == "fake") as core:
+        found = bench_soak.soak(arm, manner, plan, core=core, on_sample=on_sample)
+    settings = {**asdict(plan), "models": models, "core": core, "set": sets or []}
+    result = _finish("soak", settings, found, output, show.soak_chart)
+    _print(result, as_json, show.soak_table(result))
+
+
+# -- what they share --------------------------------------------------------------------------------
+
+
+def _questions(say: list[Path] | None) -> list[tuple[Clip, bool]]:
+    """(question, whether it has a pause in mid-sentence)."""
+    from antiphon.client.phone.clips import load_clip
+
+    if say:
+        return [(load_clip(path), False) for path in say]
+    from antiphon.cli.settings import weight_store
+    from antiphon.client.bench.questions import QUESTIONS, clips_of, speak_questions
+
+    spoken = speak_questions(weight_store(), len(QUESTIONS))
+    return [(clip, q.pauses > 0) for clip, q in zip(clips_of(spoken), spoken, strict=True)]
+
+
+def _contestants(folder: Path, make: Any) -> list[Contestant]:
+    """Ours traces its calls into `folder`: its turn records are taken from there."""
+    from antiphon.client.bench.traces import Traces
+    from antiphon.client.bench.turn import Contestant
+
+    traces = Traces(folder)
+    ours, *others = make(traces.settings())
+    return [Contestant(ours, traces), *(Contestant(arm) for arm in others)]
+
+
+def _here(sets: list[str] | None) -> list[Arm]:
+    from antiphon.client.bench import arms
+
+    return [arms.antiphon("antiphon", (*arms.QUIET, *arms.OPEN, *(sets or ())))]
+
+
+def _offer_limit(runs: Mapping[str, Sequence[Mapping[str, Any]]], yes: bool) -> None:
+    from antiphon.client.bench import finder
+
+    run = next(iter(runs.values()))[-1]
+    if not run["knee_calls"]:
+        why = run.get("trouble") or run.get("ended_by", "")
+        raise ConfigError(f"not even one call was well: {why}; no limit was written")
+    calls, path = finder.limit_for(run["knee_calls"]), finder.settings_file()
+    found = f"{run['knee_calls']} calls were well"
+    if yes or typer.confirm(f"{found}. Write max_calls = {calls} into {path}?"):
+        finder.write_limit(path, calls)
+        typer.echo(f"{found}; {path} now has server.max_calls = {calls}.", err=True)
+
+
+def _finish(
+    bench: str,
+    settings: Mapping[str, Any],
+    found: Mapping[str, Any],
+    output: Path | None,
+    chart: Any,
+) -> dict[str, Any]:
+    from antiphon.client.bench.result import envelope, save
+
+    result = envelope(bench, settings, found)
     if output is not None:
-        output.write_text(text + "\n")
-    typer.echo(text)
+        for path in save(result, chart(result), output):
+            typer.echo(f"written: {path}", err=True)
+    return result
 
 
-def _processor() -> str:
-    info: dict[str, Any] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            info.setdefault(name.strip(), value.strip())
-    except OSError:
-        return platform.processor()
-    return str(info.get("model name", platform.processor()))
+def _print(result: Mapping[str, Any], as_json: bool, *tables: Table) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+
+    for table in tables:
+        Console().print(table)

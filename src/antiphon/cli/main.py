@@ -14,6 +14,7 @@ from antiphon.cli import (
     call,
     dial,
     doctor,
+    install,
     keys,
     models,
     replay,
@@ -43,6 +44,7 @@ app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(install.app, name="install")
 app.add_typer(bench.app, name="bench")
 
 

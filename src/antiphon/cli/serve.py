@@ -35,6 +35,7 @@ def serve(
 ) -> None:
     """Serve the page, the websocket and the HTTP interface."""
     from antiphon.cli.settings import log_to_stderr, settings_with, weight_store
+    from antiphon.server.activation import inherited
     from antiphon.server.serving import listen
 
     settings = settings_with(
@@ -47,7 +48,7 @@ def serve(
     )
     log_to_stderr(settings.server.debug, settings.server.log_format)
     # The port first: a busy one is found out before anything is fetched or loaded.
-    listener = listen(settings.server.host, settings.server.port)
+    listener = inherited() or listen(settings.server.host, settings.server.port)
     try:
         _run(settings, listener, weight_store())
     finally:

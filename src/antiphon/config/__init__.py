@@ -34,7 +34,7 @@ from pydantic_settings import (
 from antiphon.config.aliases import ALIASES as ALIASES
 from antiphon.config.aliases import IGNORED as IGNORED
 from antiphon.config.aliases import PASSED_ON as PASSED_ON
-from antiphon.config.aliases import from_aliases, passed_on
+from antiphon.config.aliases import from_aliases, implied_by_aliases, passed_on
 from antiphon.config.sections import (
     NEGOTIATED as NEGOTIATED,
 )
@@ -123,10 +123,10 @@ class Settings(BaseSettings):
             ]
         if cls.config_file is not None:
             sources.append(InitSettingsSource(settings_cls, _read_toml(cls.config_file)))
-        sources.append(InitSettingsSource(settings_cls, implied_by_aliases(os.environ)))
+        implied = [implied_by_aliases(os.environ)]
         if cls.env_file is not None:
-            implied = implied_by_aliases(_upper(dotenv.env_vars))
-            sources.append(InitSettingsSource(settings_cls, implied))
+            implied.append(implied_by_aliases(_upper(dotenv.env_vars)))
+        sources += [InitSettingsSource(settings_cls, tree) for tree in implied]
         return tuple(sources)
 
 

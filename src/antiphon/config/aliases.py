@@ -6,6 +6,7 @@ model libraries. Knows no model: a back end is a name here, and whether there is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,20 +33,9 @@ class Alias:
 
 
 _STT_FALLBACK, _LLM_FALLBACK, _TTS_FALLBACK = "moonshine", "llamacpp", "piper"
-_WHISPER_ON_METAL = f"transformers-whisper:openai/whisper-large-v3-turbo, {_STT_FALLBACK}"
 
 _ASR = {"whisper": ("models.stt", f"faster-whisper, {_STT_FALLBACK}")}
-def _websockets(addresses: str) -> str:
-    """Kyutai's variables hold either form."""
-    return re.sub(r"(?i)\bhttp(s?)://", r"ws\1://", addresses)
-
-
-def _with_v1(addresses: str) -> str:
-    """Kyutai's variable is the address of the server; ours is that of the API."""
-    bases = [address.strip().rstrip("/") for address in addresses.split(",") if address.strip()]
-    return ",".join(base if base.endswith("/v1") else f"{base}/v1" for base in bases)
-
-
+_MLX = {"mlx": ("models.stt", f"mlx-whisper, {_STT_FALLBACK}")}
 _LLM = {
     "gpt4omini": ("models.llm", "openai:gpt-4o-mini"),
     "phi3": ("models.llm", "transformers:phi3"),
@@ -53,15 +43,18 @@ _LLM = {
 }
 _STT_BY_MAKER = {
     "kyutai/": "kyutai-transformers:{}",
+    "nvidia/": "nemo:{}",
     "Systran/": "faster-whisper:{}",
+    "mlx-community/": "mlx-whisper:{}",
     "": "transformers-whisper:{}",
 }
 _TTS_BY_MAKER = {
-    "kyutai/": "moshi-server",
+    "kyutai/": "moshi:{}",
     "coqui/XTTS": "xtts",
     "tts_models/multilingual/multi-dataset/xtts": "xtts:{}",
     "tts_models/": "coqui:{}",
     "hexgrad/": "kokoro",
+    "ResembleAI/": "chatterbox",
     "": "{}",
 }
 
@@ -71,7 +64,7 @@ def _stt_chain(name: str) -> str:
 
 
 def _llm_chain(name: str) -> str:
-    return f"transformers:{name}, {_LLM_FALLBACK}"
+    return f"vllm-engine:{name}, {_LLM_FALLBACK}"
 
 
 def _tts_chain(name: str) -> str:
@@ -85,18 +78,15 @@ def _chain(name: str, by_maker: Mapping[str, str], fallback: str) -> str:
     return spec if spec == fallback else f"{spec}, {fallback}"
 
 
-def _socket_url(url: str) -> str:
-    """`https://x` -> `wss://x`: people copy the address that a hosting company prints."""
-    for web, socket in (("https://", "wss://"), ("http://", "ws://")):
-        if url.startswith(web):
-            return socket + url.removeprefix(web)
-    return url
+def _socket_url(addresses: str) -> str:
+    """`https://x` -> `wss://x`, of each: people copy the address that a hosting company prints."""
+    return re.sub(r"(?i)\bhttp(s?)://", r"ws\1://", addresses)
 
 
-def _with_v1(url: str) -> str:
-    """The base address of an OpenAI-compatible server, of which only host and port are given."""
-    bare = url.rstrip("/")
-    return bare if "/" in bare.partition("://")[2] else f"{bare}/v1"
+def _with_v1(addresses: str) -> str:
+    """Theirs is the address of a server, ours that of its interface."""
+    bases = (address.strip().rstrip("/") for address in addresses.split(","))
+    return ",".join(base if base.endswith("/v1") else f"{base}/v1" for base in bases if base)
 
 
 def _options(option: str, *back_ends: str, **more: Any) -> Alias:
@@ -123,7 +113,7 @@ ALIASES: dict[str, Alias] = {
         read=_stt_chain,
         about="a model of the hub, through the back end that loads it; `moonshine` stays behind it",
     ),
-    "ASR_DEVICE": _options("device", "faster-whisper", *_TORCH_STT),
+    "ASR_DEVICE": _options("device", "faster-whisper", *_TORCH_STT, "nemo"),
     "ASR_DTYPE": Alias(
         "models.options.faster-whisper.compute",
         also=tuple(f"models.options.{name}.dtype" for name in _TORCH_STT),
@@ -132,7 +122,7 @@ ALIASES: dict[str, Alias] = {
         "device",
         "faster-whisper",
         "transformers-whisper",
-        special={"mlx": ("models.stt", _WHISPER_ON_METAL)},
+        special=_MLX,
         implies={"models.stt": f"faster-whisper, {_STT_FALLBACK}"},
     ),
     "LLM_MODEL": Alias("endpoint.model", _LLM),
@@ -142,7 +132,14 @@ ALIASES: dict[str, Alias] = {
         with_endpoint="endpoint.model",
         about="a model of the hub, in this process; with an endpoint, the model's name there",
     ),
-    "LLM_MAX_MODEL_LEN": _options("context_tokens", "llamacpp", "transformers", read=parse_value),
+    "LLM_MAX_MODEL_LEN": Alias(
+        "models.options.vllm-engine.max_model_len",
+        also=tuple(f"models.options.{name}.context_tokens" for name in ("llamacpp", "transformers")),
+        read=parse_value,
+    ),
+    "LLM_GPU_MEMORY_UTILIZATION": Alias(
+        "models.options.vllm-engine.gpu_memory_utilization", read=parse_value
+    ),
     "LLM_MAX_TOKENS": Alias("agent.max_tokens"),
     "LLM_TEMPERATURE": Alias("agent.temperature"),
     "TTS_MODEL": Alias("models.tts"),
@@ -151,27 +148,8 @@ ALIASES: dict[str, Alias] = {
         read=_tts_chain,
         about="a model of the hub, through the back end that speaks it; `piper` stays behind it",
     ),
-    "TTS_DEVICE": _options("device", "xtts", "coqui"),
+    "TTS_DEVICE": _options("device", "xtts", "coqui", "chatterbox", "moshi"),
     "VLLM_BASE_URL": Alias("endpoint.base_url"),
-    "XTTS_BASE_URL": Alias(
-        "models.options.tts.xtts-server.base_url", implies=(("models.tts", "xtts-server"),)
-    ),
-    "KYUTAI_STT_URL": Alias(
-        "models.options.stt.moshi-server.base_url",
-        implies=(("models.stt", "moshi-server"),),
-        convert=_websockets,
-    ),
-    "KYUTAI_TTS_URL": Alias(
-        "models.options.tts.moshi-server.base_url",
-        implies=(("models.tts", "moshi-server"),),
-        convert=_websockets,
-    ),
-    "KYUTAI_LLM_URL": Alias(
-        "endpoint.base_url", implies=(("models.llm", "openai"),), convert=_with_v1
-    ),
-    "KYUTAI_LLM_MODEL": Alias("endpoint.model"),
-    "KYUTAI_LLM_API_KEY": Alias("endpoint.api_key"),
-    "KYUTAI_API_KEY": Alias("models.options.moshi-server.key"),
     "OPENAI_BASE_URL": Alias("endpoint.base_url"),
     "OPENAI_API_KEY": Alias("endpoint.api_key"),
     "XTTS_BASE_URL": Alias(
@@ -191,6 +169,7 @@ ALIASES: dict[str, Alias] = {
     "KYUTAI_LLM_URL": Alias("endpoint.base_url", read=_with_v1, about="`/v1` is added"),
     "KYUTAI_LLM_MODEL": Alias("endpoint.model"),
     "KYUTAI_LLM_API_KEY": Alias("endpoint.api_key"),
+    "KYUTAI_API_KEY": Alias("models.options.moshi-server.key"),
     "PRELOAD_MODELS": Alias("models.preload"),
     "ENABLE_MEMORY_EFFICIENT_LOADING": Alias("models.sequential"),
     "TRUST_REMOTE_CODE": Alias("models.trust_remote_code"),
@@ -206,8 +185,6 @@ ALIASES: dict[str, Alias] = {
 IGNORED: dict[str, str] = {
     "ASR_SAMPLE_RATE": "each model is given the rate it was made for; clients name the rate of what they send",
     "TTS_SAMPLE_RATE": "each voice has its own rate; clients choose the rate that they get",
-    "LLM_GPU_MEMORY_UTILIZATION": "models in this process take what they need; give it to vLLM as "
-    "`--gpu-memory-utilization`, as `compose.gpu.yaml` does",
 }
 """Accepted without effect -> what stands in their place."""
 
@@ -227,27 +204,41 @@ _ENDPOINTS = ("ANTIPHON_ENDPOINT__BASE_URL", "VLLM_BASE_URL", "OPENAI_BASE_URL",
 
 
 def from_aliases(variables: Mapping[str, str | None]) -> dict[str, Any]:
-    """A tree of settings. Of two variables for one setting, the first of `ALIASES` counts."""
+    """The tree of settings that these variables stand for."""
     tree: dict[str, Any] = {}
+    endpoint = any(variables.get(name) for name in _ENDPOINTS)
     for name, alias in ALIASES.items():
         value = variables.get(name)
-        if value:
-            path, meant = alias.special.get(value, (alias.path, alias.convert(value)))
-            _put(tree, path, meant)
+        if not value:
+            continue
+        if value in alias.special:
+            path, meant = alias.special[value]
+            _set(tree, path, meant)
+        elif endpoint and alias.with_endpoint:
+            _set(tree, alias.with_endpoint, value)
+        elif alias.path:
+            for path in (alias.path, *alias.also):
+                _set(tree, path, alias.read(value))
     return tree
 
 
 def implied_by_aliases(variables: Mapping[str, str | None]) -> dict[str, Any]:
-    """What goes with the variables that are set, where nothing else is said."""
+    """What follows from the variables that are set, where nothing else is said anywhere."""
     tree: dict[str, Any] = {}
     for name, alias in ALIASES.items():
-        for path, value in alias.implies if variables.get(name) else ():
-            _put(tree, path, value)
+        if variables.get(name):
+            for path, meant in alias.implies.items():
+                _set(tree, path, meant)
     return tree
 
 
-def _put(tree: dict[str, Any], path: str, value: str) -> None:
+def passed_on(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """What of these variables the libraries are to find in the environment, under their names."""
+    return {ours: value for name, ours in PASSED_ON.items() if (value := variables.get(name))}
+
+
+def _set(tree: dict[str, Any], path: str, value: Any) -> None:
     *sections, last = path.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
+    for part in sections:
+        tree = tree.setdefault(part, {})
     tree.setdefault(last, value)

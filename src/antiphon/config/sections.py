@@ -255,6 +255,18 @@ class RealtimeSettings(Section):
     strict_truncate: bool = Field(
         False, description="Truncating beyond an item's audio is an error, not clamped."
     )
+    rtc_setup_s: int = Field(
+        20,
+        ge=1,
+        description="WebRTC: seconds from the SDP answer until the peer must be connected.",
+    )
+    rtc_ice_servers: Names = Field(
+        (), description="WebRTC: `stun:host:port` and `turn:host:port`, one of each at most."
+    )
+    rtc_turn_user: str = Field("", description="WebRTC: user at the TURN server.")
+    rtc_turn_password: SecretStr = Field(
+        SecretStr(""), description="WebRTC: password at the TURN server."
+    )
 
 
 class SecuritySettings(Section):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from antiphon.core.actions import Action, ScoreTurn, Transcribe
+from antiphon.core.agreement import Agreement
 from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
 from antiphon.core.vad_gate import Change, VadGate
@@ -47,6 +48,7 @@ class Turn:
     """Transcript of the whole turn up to the current attempt; None while unknown."""
     kept: str = ""
     partial: str = ""
+    agreement: Agreement = field(default_factory=Agreement)
     partial_busy: bool = False
     partial_from_ms: int = 0
     """Audio position of the latest partial."""

@@ -230,6 +230,7 @@ class Turns:
 
     def _show_partial(self, turn: Turn, text: str) -> bool:
         """-> False when there is nothing new to show."""
+        text = turn.agreement.feed(text)
         changed, turn.partial = text != turn.partial, text
         if text and changed:
             self.emit(act.Caption(turn.item, text, final=False))

@@ -5,14 +5,19 @@ Knows no protocol: whoever asks says what failed.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from urllib.parse import urlsplit
 
 from antiphon.errors import ModelError
 
 _REST_S = 15.0
 """An address that could not be reached is not the first choice for so long."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.5
+RETRY_S = 4.0
+"""How long a client goes on trying, before a call is told that the service is gone."""
 
 
 class Addresses:
@@ -24,6 +29,7 @@ class Addresses:
             raise ModelError("no address was given: set the option base_url")
         self._clock = clock
         self._rests_until_s = [0.0] * len(self.urls)
+        self._hopeless_until_s = 0.0
         self._using = 0
 
     @property
@@ -45,11 +51,28 @@ class Addresses:
             self._using = at
             yield at
 
+    async def tries(self, patience_s: float) -> AsyncIterator[int]:
+        """As `in_turn`, again and again until `patience_s` have passed: a service that starts anew is back in seconds.
+
+        Whoever was refused all that time is not waited for again so soon: something else may take its place.
+        """
+        until_s = self._clock() + patience_s
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            for at in self.in_turn():
+                yield at
+            now_s = self._clock()
+            if now_s + pause_s > until_s or now_s < self._hopeless_until_s:
+                self._hopeless_until_s = now_s + _REST_S
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
     def failed(self, at: int) -> None:
         self._rests_until_s[at] = self._clock() + _REST_S
 
     def served(self, at: int) -> None:
-        self._rests_until_s[at] = 0.0
+        self._rests_until_s[at] = self._hopeless_until_s = 0.0
 
 
 def host_and_port(url: str) -> str:

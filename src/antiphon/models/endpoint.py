@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import SecretStr
 
 from antiphon.errors import ModelError, suggest
-from antiphon.models.addresses import Addresses
+from antiphon.models.addresses import RETRY_S, Addresses
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -24,6 +25,8 @@ _KEY_VARIABLES: Mapping[str, str] = {
     "api.openai.com": "OPENAI_API_KEY",
     "api.groq.com": "GROQ_API_KEY",
 }
+_KEEP_S = 60.0
+"""An idle connection is kept for so long: callers think between their questions."""
 _NO_KEY = "none"
 """Servers without keys still want the header."""
 
@@ -42,8 +45,13 @@ class Endpoint:
         connect_timeout_s: float = 5.0,
         max_retries: int = 1,
         headers: Mapping[str, str] | None = None,
+        retry_s: float = RETRY_S,
     ) -> None:
-        """`base_url`: one or several, separated by commas. `timeout_s`: the longest silence of the server."""
+        """`base_url`: one or several, separated by commas. `timeout_s`: the longest silence of the server.
+
+        `retry_s`: how long a server that cannot be reached is tried again.
+        """
+        self._retry_s = retry_s
         self._addresses = Addresses(base_url)
         self._key = api_key if isinstance(api_key, SecretStr) else SecretStr(api_key)
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
@@ -63,6 +71,7 @@ class Endpoint:
         import openai
 
         self._find_key()
+        limits = httpx.Limits(keepalive_expiry=_KEEP_S)
         self._clients = [
             openai.AsyncOpenAI(
                 api_key=self._key.get_secret_value(),
@@ -70,13 +79,14 @@ class Endpoint:
                 timeout=openai.Timeout(self._timeout_s, connect=self._connect_timeout_s),
                 max_retries=self._max_retries,
                 default_headers=self._headers,
+                http_client=openai.DefaultAsyncHttpxClient(limits=limits),
             )
             for url in self._addresses.urls
         ]
         if not list_models:
             return
         try:
-            listed = await self.ask(lambda client: client.models.list())
+            listed = await self.ask(lambda client: client.models.list(), retry=False)
             self.known = tuple(model.id for model in listed.data or ())
         except openai.NotFoundError:
             self.known = ()  # not every server lists its models
@@ -97,14 +107,17 @@ class Endpoint:
         for client in clients:
             await client.close()
 
-    async def ask(self, request: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-        """Made at the first address that can be reached. Raises what the `openai` package raises, or ModelError."""
+    async def ask(self, request: Callable[[AsyncOpenAI], Awaitable[T]], *, retry: bool = True) -> T:
+        """Made at the first address that can be reached. Raises what the `openai` package raises, or ModelError.
+
+        `retry` False: each address once.
+        """
         import openai
 
         if not self._clients:
             raise ModelError(f"{self.where} is not loaded")
         failure: Exception | None = None
-        for at in self._addresses.in_turn():
+        async for at in self._addresses.tries(self._retry_s if retry else 0.0):
             try:
                 found = await request(self._clients[at])
             except (openai.APIConnectionError, openai.InternalServerError) as error:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 
 from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from antiphon.errors import ModelError, ProtocolError
 from antiphon.models.addresses import Addresses
@@ -19,6 +19,7 @@ from antiphon.wire import moshi
 
 _STALE_FRAMES = 10
 """A slot may still give out what it made for its last client, before it is ready for the next."""
+_CLOSE_S = 2.0
 _MAX_FRAME_BYTES = 4 << 20
 
 
@@ -28,6 +29,7 @@ class MoshiSocket:
     def __init__(
         self, addresses: Addresses, path: str, key: SecretStr, connect_s: float, silence_s: float
     ) -> None:
+        """`connect_s`: to be told Ready by one address. `silence_s`: between two messages."""
         self._addresses = addresses
         self._path = path
         self._key = key
@@ -38,12 +40,16 @@ class MoshiSocket:
         return self._addresses.where
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[ClientConnection]:
-        """A connection that has been told Ready. Raises ModelError when no address has a slot."""
+    async def open(self, retry_s: float = 0.0) -> AsyncIterator[ClientConnection]:
+        """A connection that has been told Ready. Raises ModelError when no address has a slot within `retry_s`."""
         problem = ""
-        for at in self._addresses.in_turn():
+        async for at in self._addresses.tries(retry_s):
             try:
                 socket = await self._begin(self._addresses.urls[at] + self._path)
+            except InvalidStatus as error:
+                self._addresses.failed(at)
+                problem = _refused(error)
+                continue
             except (OSError, TimeoutError, WebSocketException, ModelError) as error:
                 self._addresses.failed(at)
                 problem = " ".join(str(error).split())[:200] or "it did not answer in time"
@@ -52,8 +58,7 @@ class MoshiSocket:
             try:
                 yield socket
             finally:
-                with suppress(Exception):  # the work is over, however its connection ends
-                    await socket.close()
+                await _end(socket)
             return
         raise ModelError(f"moshi-server at {self.where} cannot be used: {problem}")
 
@@ -93,3 +98,24 @@ class MoshiSocket:
             return moshi.decode(frame if isinstance(frame, bytes) else frame.encode())
         except ProtocolError as error:
             raise ModelError(f"moshi-server at {self.where}: {error}") from None
+
+
+async def _end(socket: ClientConnection) -> None:
+    """Close it while reading on: behind a line of messages that nobody reads, the answer would not be seen for 10 s,
+    and the server's slot would be taken for as long.
+    """
+    closing = asyncio.ensure_future(socket.close())
+    with suppress(Exception):  # the work is over, however its connection ends
+        async with asyncio.timeout(_CLOSE_S):
+            while True:
+                await socket.recv()
+    if not closing.done():
+        socket.transport.abort()
+    await asyncio.gather(closing, return_exceptions=True)
+
+
+def _refused(error: InvalidStatus) -> str:
+    status = error.response.status_code
+    if status in (401, 403):
+        return f"it refuses the key ({status}): set the option key"
+    return f"it answered {status}"

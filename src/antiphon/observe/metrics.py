@@ -72,6 +72,9 @@ class Metrics:
             buckets=LAG_BUCKETS_S,
             registry=self.registry,
         )
+        self._tasks = Gauge(
+            "antiphon_tasks", "Tasks of the event loop, a moment ago.", registry=self.registry
+        )
         info = Gauge("antiphon_info", "1, with the version.", ["version"], registry=self.registry)
         info.labels(_version()).set(1)
         ProcessCollector(registry=self.registry)
@@ -176,6 +179,9 @@ class Metrics:
     def observe_lag(self, lag_s: float) -> None:
         self._lag.observe(max(lag_s, 0.0))
 
+    def observe_tasks(self, tasks: int) -> None:
+        self._tasks.set(tasks)
+
     @staticmethod
     def _observe(histogram: Histogram, value_ms: int | None) -> None:
         if value_ms is not None:
@@ -259,6 +265,7 @@ async def watch_loop_lag(
         due_s = now() + every_s
         await sleep(every_s)
         metrics.observe_lag(now() - due_s)
+        metrics.observe_tasks(len(asyncio.all_tasks()))
 
 
 def _version() -> str:

@@ -38,6 +38,8 @@ from antiphon.server.phone import routes as phone_routes
 from antiphon.server.phone.context import Phone
 from antiphon.server.phone.desk import open_desk
 from antiphon.server.realtime import route as realtime
+from antiphon.server.realtime import rtc_route
+from antiphon.server.realtime.rtc_calls import RtcCalls
 from antiphon.server.refusal import Refused, answer_http_error, answer_refused
 from antiphon.server.resuming import Seats
 from antiphon.server.security import Gate, authorize_or_local
@@ -77,6 +79,7 @@ def create_app(
     app.state.weights = weights
     app.state.tools = ToolSources(settings.tools)
     app.state.seats = Seats(settings.server.max_parked)
+    app.state.rtc = RtcCalls(settings.server.max_calls, settings.realtime.rtc_setup_s)
     app.state.on_model = on_model or _log_model
     app.state.on_ready = on_ready
     app.state.on_call_end = on_call_end
@@ -87,7 +90,7 @@ def create_app(
             allow_origins=list(settings.server.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["X-Antiphon-Result"],
+            expose_headers=["X-Antiphon-Result", "Location"],
         )
     app.add_exception_handler(Refused, answer_refused)
     for kind in (HTTPException, RequestValidationError):
@@ -97,6 +100,7 @@ def create_app(
     app.include_router(conversation.router)
     app.include_router(options.router)
     app.include_router(realtime.router)
+    app.include_router(rtc_route.router)
     openai_http.include(app)
     app.include_router(webhooks.router)
     app.include_router(media_stream.router)
@@ -145,6 +149,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await calls.drain(0)
+        await app.state.rtc.close()
         await desk.close()
         loading.cancel()
         lag.cancel()

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _KIND_NAMES = frozenset({*(kind.value for kind in Kind), "asr"})
 _ENDPOINT_BACKENDS = ("openai", "ollama", "vllm", "groq", "llama-server")
-_HUB_BACKENDS = ("transformers", "transformers-whisper", "kyutai-transformers")
+_HUB_BACKENDS = ("transformers", "transformers-whisper", "kyutai-transformers", "vllm-engine")
 """They load what a hub's repository holds, and may run the code in it."""
 
 

@@ -18,6 +18,8 @@ from antiphon.server.calls import Calls
 from antiphon.server.phone.signature import hide_stream_keys
 
 _GRACEFUL_S = 10
+_KEEP_ALIVE_S = 75
+"""Longer than our clients keep an idle connection, so that none is closed under their hands."""
 _STUCK_PEER_MS = 60_000
 """The system drops a connection whose peer takes nothing for this long. uvicorn would wait for it for ever."""
 
@@ -54,6 +56,7 @@ class Server(uvicorn.Server):
             ws_max_size=settings.server.max_message_bytes,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=_GRACEFUL_S,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             lifespan="on",
             proxy_headers=False,  # who is believed is said by `phone.trusted_proxies`
         )

@@ -5,6 +5,7 @@
 import { WakeLock } from "./awake.js";
 import { Call } from "./call.js";
 import { Captions } from "./captions.js";
+import { feedbackSection, readAnalysis } from "./feedback.js";
 import { HoldButton } from "./hold.js";
 import { Meter } from "./meter.js";
 import { Settings } from "./settings.js";
@@ -18,18 +19,19 @@ const REMEMBER_MS = 5_000;
 
 const element = (id) => document.getElementById(id);
 const [button, label, state, hint, alert] = ["talk", "talk-label", "state", "hint", "alert"].map(element);
-const [holdButton, endButton] = ["hold", "end"].map(element);
+const [holdButton, endButton, feedbackButton] = ["hold", "end", "end-with-feedback"].map(element);
 
 let phase = "idle";
 let floor = "open";
 let held = false;
 let hiddenInCall = false;
+let analysis = null; // of the conversation that is shown
 
 const settings = new Settings();
 const wakeLock = new WakeLock();
 const captions = new Captions(element("captions"));
 const call = new Call(
-  { phase: enterPhase, floor: enterFloor, ending: (reason) => say(hint, endingFor(reason)), problem, notice },
+  { phase: enterPhase, floor: enterFloor, ending: (reason) => say(hint, endingFor(reason)), problem, notice, feedback },
   captions,
   settings,
 );
@@ -51,7 +53,8 @@ function showLine() {
 function enterPhase(next) {
   phase = next;
   document.body.dataset.phase = phase;
-  document.body.classList.toggle("has-captions", !captions.empty || phase === "live");
+  if (captions.empty) analysis = null;
+  document.body.classList.toggle("has-captions", !captions.empty || phase === "live" || phase === "analysing");
   const over = phase === "ended" || phase === "failed";
   say(label, call.running ? BUTTON.end : over ? BUTTON.again : BUTTON.start);
   button.classList.toggle("on", call.running);
@@ -70,6 +73,7 @@ function showButtons() {
   if (!push) hand.letGo();
   button.hidden = push;
   holdButton.hidden = endButton.hidden = !push;
+  feedbackButton.hidden = phase !== "live" || settings.values.level === "";
   if (focused?.hidden) (push ? holdButton : button).focus(); // it was on the button that has just gone
   document.body.dataset.listen = settings.values.listen;
 }
@@ -114,6 +118,14 @@ function notice(name) {
   problem({ text: NOTICE[name], action: "dismiss", calm: true });
 }
 
+/** What a teacher says, below the last word; who cannot see it is taken there. */
+function feedback(data) {
+  analysis = readAnalysis(data);
+  const section = feedbackSection(analysis);
+  captions.conclude(section);
+  section.focus({ preventScroll: true });
+}
+
 function actionButton(action) {
   const press = document.createElement("button");
   press.type = "button";
@@ -137,6 +149,7 @@ function act(action) {
 function applySettings(changes) {
   if ("timing" in changes) showTiming();
   if ("listen" in changes) chooseListening(changes.listen);
+  if ("level" in changes) showButtons();
   return call.configure(changes);
 }
 
@@ -152,7 +165,8 @@ function showTiming() {
 
 function save(ending, mimeType, write) {
   const { began } = captions;
-  download(write(captions.entries(), began, call.stats().sessionId), mimeType, fileName(began, ending));
+  const { sessionId } = call.stats();
+  download(write({ entries: captions.entries(), began, sessionId, analysis }), mimeType, fileName(began, ending));
 }
 
 // A tab that crashed or was copied may take its conversation up again; one that was left has ended it.
@@ -199,6 +213,7 @@ button.addEventListener("click", () => {
   else void call.start();
 });
 endButton.addEventListener("click", () => call.end());
+feedbackButton.addEventListener("click", () => call.endWithFeedback());
 element("listen").addEventListener("change", ({ target }) => {
   applySettings(settings.change({ listen: target.value }));
 });

@@ -4,19 +4,20 @@
  */
 
 import { Connection, diagnose } from "./connection.js";
-import { askForMicrophone, Microphone, MicrophoneError, releaseMicrophone } from "./microphone.js";
+import { Microphone, MicrophoneError } from "./microphone.js";
 import { Player } from "./player.js";
+import { FOR_THE_SERVER } from "./settings.js";
+import { openSound } from "./sound.js";
 import { waterfall } from "./waterfall.js";
 import { kindOf } from "./words.js";
 
-const WORKLETS = ["capture-worklet.js", "player-worklet.js"];
 const RETRY_MS = [500, 1000, 2000, 4000, 8000, 8000];
 const RETRY_LIMIT_MS = 30_000; // the server keeps a lost session for as long
+const FEEDBACK_LIMIT_MS = 310_000; // the longest that a server can be told to take for it, and a little
 const BUSY = 1013; // websocket close codes: try again later
 const TAKEN_OVER = 4001;
 const TAKEN_OVER_REASON = "taken over by another tab";
 const LEAST_HOLD_MS = 200; // a shorter touch is no word
-const AT_ONCE = ["agent", "instructions", "voice", "language", "listen"];
 const REFUSED = new Set([1002, 1003, 1007, 1008, 1009]); // trying again would not help
 
 export class Call {
@@ -37,6 +38,7 @@ export class Call {
   #sessionId = null;
   #played = { reply: null, ms: 0 };
   #lastTurn = null;
+  #asleep = false; // the page says that its sound is
   #lostAt = 0;
   #retries = 0;
   #timer = 0;
@@ -44,7 +46,7 @@ export class Call {
   /**
    * @param {{phase: (phase: string) => void, floor: (floor: string) => void,
    *          ending: (reason: string) => void, problem: (problem: object|null) => void,
-   *          notice: (name: string) => void}} view
+   *          notice: (name: string) => void, feedback: (data: unknown) => void}} view
    *   A problem is {kind} of words.js or {text} of the server, with `action` of words.js or null.
    * @param {import("./captions.js").Captions} captions
    * @param {import("./settings.js").Settings} settings read whenever a connection begins
@@ -98,6 +100,20 @@ export class Call {
     this.#enter("ended");
   }
 
+  /** Ends it and asks what a teacher says of the caller's part; that comes by `feedback`, or a problem does. */
+  endWithFeedback() {
+    if (this.#phase !== "live" || !this.#connection) return;
+    this.#connection.sendEnd();
+    this.#microphone.close(); // nobody listens any more
+    this.#microphone = null;
+    this.#resume = null;
+    this.#held = 0;
+    this.#player.clear();
+    this.#view.problem(null);
+    this.#timer = setTimeout(() => this.#finish(""), FEEDBACK_LIMIT_MS);
+    this.#enter("analysing");
+  }
+
   /** Skips the waiting time before the next try to reconnect. */
   retryNow() {
     if (this.#phase === "lost" && this.#connection === null) this.#connect();
@@ -111,7 +127,7 @@ export class Call {
   /** Takes over changed settings. @returns {boolean} all of them hold at once */
   configure(changes) {
     if (this.#phase !== "live" || !this.#connection) return !this.running;
-    const sent = AT_ONCE.filter((name) => name in changes).map((name) => [name, changes[name]]);
+    const sent = FOR_THE_SERVER.filter((name) => name in changes).map((name) => [name, changes[name]]);
     const now = sent.length === 0 || this.#configure(Object.fromEntries(sent));
     if (changes.level) this.#connection.sendLevel(changes.level);
     return now && changes.level !== "";
@@ -168,17 +184,7 @@ export class Call {
   }
 
   async #openSound(attempt) {
-    if (!window.isSecureContext) throw new MicrophoneError("insecure");
-    if (!window.AudioContext || !window.AudioWorkletNode) throw new MicrophoneError("unsupported");
-    // Made before the first await, while the click still counts as permission to make a sound.
-    const context = new AudioContext({ latencyHint: "interactive" });
-    let stream = null;
-    try {
-      stream = await askForMicrophone();
-      const worklets = WORKLETS.map((file) =>
-        context.audioWorklet.addModule(new URL(file, import.meta.url)),
-      );
-      await Promise.all([context.resume(), ...worklets]);
+    await openSound((context, stream) => {
       if (this.#attempt !== attempt) throw new DOMException("ended meanwhile", "AbortError");
       this.#player = new Player(context, (reply, ms, cleared) => this.#heard(reply, ms, cleared));
       this.#microphone = new Microphone(
@@ -189,11 +195,7 @@ export class Call {
       );
       this.#context = context;
       context.onstatechange = () => this.#soundChanged(context.state);
-    } catch (error) {
-      if (stream) releaseMicrophone(stream);
-      void context.close();
-      throw error;
-    }
+    });
   }
 
   #connect() {
@@ -210,12 +212,8 @@ export class Call {
 
   /** What `start` says beyond the sound's format: choices that differ from the owner's, and the lost call. */
   #wishes() {
-    const { voice, language, agent, instructions, listen } = this.#settings.values;
-    const chosen = Object.entries({ voice, language, agent, instructions });
-    const wishes = Object.fromEntries(chosen.filter(([, value]) => value !== ""));
-    if (listen !== "open") wishes.listen = listen;
-    if (this.#resume !== null) Object.assign(wishes, { resume: this.#resume.token, frames: this.#resume.frames });
-    return wishes;
+    const lost = this.#resume && { resume: this.#resume.token, frames: this.#resume.frames };
+    return { ...this.#settings.chosen, ...lost };
   }
 
   #connected(message) {
@@ -275,6 +273,9 @@ export class Call {
       case "notice": // advice: the call goes on as it is
         this.#view.problem({ text: message.message ?? "", action: "dismiss", calm: true });
         break;
+      case "analysis":
+        if (this.#phase === "analysing") this.#finish("analysed", message.data ?? null);
+        break;
       case "ended":
         if (message.reason === TAKEN_OVER_REASON) this.#fail({ kind: "taken" });
         else this.#finish(message.reason);
@@ -306,13 +307,13 @@ export class Call {
     this.#held = 0;
     this.#player.clear();
     this.#captions.agentDone();
-    const first = this.#phase !== "lost";
-    if (code === TAKEN_OVER) {
-      this.#fail({ kind: "taken" });
+    if (this.#phase === "analysing") {
+      this.#finish("");
       return;
     }
-    if (REFUSED.has(code)) {
-      this.#fail(this.#reason("refused"));
+    const first = this.#phase !== "lost";
+    if (code === TAKEN_OVER || REFUSED.has(code)) {
+      this.#fail(code === TAKEN_OVER ? { kind: "taken" } : this.#reason("refused"));
       return;
     }
     if (first) {
@@ -351,8 +352,9 @@ export class Call {
 
   #soundChanged(state) {
     if (this.#phase !== "live" || document.visibilityState !== "visible") return;
-    if (state === "running") this.#view.problem(null);
-    else this.#view.problem({ kind: "asleep", action: "wake" });
+    if (state !== "running") this.#view.problem({ kind: "asleep", action: "wake" });
+    else if (this.#asleep) this.#view.problem(null);
+    this.#asleep = state !== "running";
   }
 
   /** The server's own words where it sent some. */
@@ -361,10 +363,14 @@ export class Call {
     return text ? { text, action: "reconnect" } : { kind, action: "reconnect" };
   }
 
-  #finish(reason) {
+  /** `analysis`: what came of the feedback that was asked for; undefined: nothing. */
+  #finish(reason, analysis = undefined) {
+    const asked = this.#phase === "analysing";
     this.#release();
+    if (analysis !== undefined) this.#view.feedback(analysis);
     this.#enter("ended");
     this.#view.ending(reason);
+    if (asked && analysis === undefined) this.#view.problem({ kind: "noFeedback" });
   }
 
   #fail(problem) {

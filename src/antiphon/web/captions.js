@@ -157,6 +157,15 @@ export class Captions {
     this.#follow();
   }
 
+  /** What comes after the last word, read from its beginning. */
+  conclude(section) {
+    const item = document.createElement("li");
+    item.append(section);
+    this.#list.append(item);
+    this.#atEnd = false;
+    item.scrollIntoView({ block: "start" });
+  }
+
   #add(speaker) {
     const item = document.createElement("li");
     item.className = `entry ${speaker} partial`;

@@ -104,6 +104,11 @@ export class Connection {
     if (this.#connected) this.#sendJson({ type: "set_level", level });
   }
 
+  /** Asks for `analysis`, after which the server ends the call. */
+  sendEnd() {
+    this.#sendJson({ type: "end_conversation" });
+  }
+
   /** Number of the last text frame that came, for taking the call up again. */
   get frames() {
     return this.#texts ?? 0;

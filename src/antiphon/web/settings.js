@@ -2,6 +2,8 @@
  * What the person has chosen, kept in the browser. Knows no element and no connection.
  */
 
+/** What the protocol's `start` and `configure` take by these names. */
+export const FOR_THE_SERVER = ["agent", "instructions", "voice", "language", "listen"];
 const KEY = "antiphon.settings";
 const CHOICES = { listen: ["open", "push"], level: ["", "beginner", "intermediate", "advanced"] };
 const DEFAULTS = Object.freeze({
@@ -31,6 +33,12 @@ export class Settings {
 
   get values() {
     return { ...this.#values };
+  }
+
+  /** Of those for the server, what differs from the owner's choice. */
+  get chosen() {
+    const chosen = FOR_THE_SERVER.filter((name) => this.#values[name] !== DEFAULTS[name]);
+    return Object.fromEntries(chosen.map((name) => [name, this.#values[name]]));
   }
 
   /** Changes some of them for good. @returns {object} those that are another value now */

@@ -1,25 +1,42 @@
 /**
  * The conversation as a file. Knows neither elements nor the protocol.
  *
- * An entry is {speaker: "caller"|"agent", at: Date, text, unheard}; `text` is what was said and, of the agent, heard.
+ * A talk is {entries, began: Date, sessionId, analysis: of feedback.js or null}. An entry is {speaker: "caller"|"agent",
+ * at: Date, text, unheard}; `text` is what was said and, of the agent, heard.
  */
 
-import { SPEAKER } from "./words.js";
+import { levelOf, partsOf } from "./feedback.js";
+import { FEEDBACK, SPEAKER } from "./words.js";
 
-/** One line per utterance; unheard words in square brackets. */
-export function asText(entries, began) {
+/** One line per utterance; unheard words in square brackets. The feedback, if there is one, at the end. */
+export function asText({ entries, began, analysis }) {
   const lines = entries.map(({ speaker, at, text, unheard }) => {
     const rest = unheard ? `[not heard: ${unheard}]` : "";
     return `${clock(at)}  ${SPEAKER[speaker]}: ${[text, rest].filter(Boolean).join(" ")}`;
   });
-  return [`Conversation of ${began.toLocaleString()}`, "", ...lines, ""].join("\n");
+  const end = analysis === null ? [] : ["", ...feedbackLines(analysis)];
+  return [`Conversation of ${began.toLocaleString()}`, "", ...lines, ...end, ""].join("\n");
 }
 
-export function asJson(entries, began, sessionId) {
+function feedbackLines(analysis) {
+  const level = levelOf(analysis);
+  const lines = [FEEDBACK.title, analysis.summary, level && `${FEEDBACK.level}: ${level}`].filter(Boolean);
+  for (const [title, entries] of partsOf(analysis)) {
+    lines.push("", title, ...entries.map((entry) => `  - ${typeof entry === "string" ? entry : inOneLine(entry)}`));
+  }
+  return lines;
+}
+
+function inOneLine({ said, correction, why }) {
+  return `${FEEDBACK.said}: ${said} -> ${FEEDBACK.better}: ${correction}${why ? ` (${why})` : ""}`;
+}
+
+export function asJson({ entries, began, sessionId, analysis }) {
   const data = {
     session_id: sessionId,
     began_at: began.toISOString(),
     entries: entries.map(({ at, ...entry }) => ({ ...entry, at: at.toISOString() })),
+    feedback: analysis,
   };
   return `${JSON.stringify(data, null, 2)}\n`;
 }

@@ -15,6 +15,7 @@ const PHASES = {
   },
   connecting: { state: "Connecting", hint: "One moment." },
   lost: { state: "Trying again", hint: "The conversation goes on as soon as the server answers." },
+  analysing: { state: "One moment", hint: "Your feedback is being written." },
   ended: { state: "Conversation ended", hint: "Press the button to start a new one." },
   failed: { state: "Not connected", hint: "Press the button to try once more." },
 };
@@ -37,6 +38,7 @@ const FLOOR = {
 };
 
 const ENDINGS = {
+  analysed: "Your feedback stands below the conversation.",
   "nobody answered": "Nobody spoke for a while.",
   goodbye: "The agent said goodbye.",
   finished: "The agent said goodbye.",
@@ -67,6 +69,7 @@ const PROBLEMS = {
   declined: "The server is up but did not take the conversation; it may be busy.",
   lost: "The connection to the server was lost.",
   refused: "The server refused the conversation.",
+  noFeedback: "The conversation ended before the feedback was there.",
 };
 
 /** The line for a phase of the call; while it is live the floor decides, and with push-to-talk the hand. */
@@ -109,6 +112,18 @@ export const NOTICE = {
   awake: "The browser had put this page to sleep. It is awake again.",
   unfinished: "A conversation in this tab was cut off a moment ago.",
   tooShort: "Hold the button for as long as you speak.",
+};
+export const FEEDBACK = {
+  title: "Feedback",
+  level: "Your level, as far as one can tell",
+  levels: { beginner: "beginner", intermediate: "intermediate", advanced: "advanced" },
+  mistakes: "What to correct",
+  said: "You said",
+  better: "Better",
+  vocabulary: "Useful words",
+  suggestions: "What to try next",
+  noMistakes: "Nothing stood out.",
+  nothing: "The server sent no feedback that makes sense.",
 };
 export const SETTINGS = {
   now: "Saved. It holds from the next answer on.",

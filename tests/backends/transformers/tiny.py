@@ -35,7 +35,7 @@ def tokenizer(folder: Path) -> Any:
     return made
 
 
-def chat_model(folder: Path, family: str) -> str:
+def chat_model(folder: Path, family: str, *, head_dim: int = 8) -> str:
     """-> a folder with a tiny model of that architecture and its tokenizer."""
     import torch
     import transformers
@@ -43,7 +43,7 @@ def chat_model(folder: Path, family: str) -> str:
     words = tokenizer(folder)
     shape = {
         "vocab_size": len(words),
-        "hidden_size": 32,
+        "hidden_size": 4 * head_dim,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -56,7 +56,7 @@ def chat_model(folder: Path, family: str) -> str:
     configs = {
         "llama": lambda: transformers.LlamaConfig(**shape),
         "phi3": lambda: transformers.Phi3Config(**shape),
-        "gemma3": lambda: transformers.Gemma3TextConfig(**shape, head_dim=8, sliding_window=64),
+        "gemma3": lambda: transformers.Gemma3TextConfig(**shape, head_dim=head_dim, sliding_window=64),
         "qwen2": lambda: transformers.Qwen2Config(**shape),
     }
     torch.manual_seed(1)

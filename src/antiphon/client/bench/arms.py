@@ -77,13 +77,36 @@ def turn_arms(sets: Sequence[str], peer: Path | None) -> list[Arm]:
     return arms
 
 
-def pipecat(name: str, python: Path, turn: str, delays: Delays | None) -> Arm:
-    """`delays`: of its fakes; None: the same models as ours."""
+def barge_in_arms(sets: Sequence[str], peer: Path | None, story: str) -> list[Arm]:
+    """The default models, but the language model always tells a long story: there must be something to interrupt."""
+    ours = ("models.llm=scripted-remote", f"models.options.llm.scripted-remote.reply={story}")
+    arms = [antiphon("antiphon", (*ours, *QUIET, *sets))]
+    if peer is not None:
+        arms.append(pipecat("pipecat", peer, "smart", None, story))
+    return arms
+
+
+_SHORT = "Yes, of course."
+
+
+def soak_arm(faked_models: bool, sets: Sequence[str]) -> Arm:
+    """Short answers, so that there can be many calls."""
+    if not faked_models:
+        return antiphon("antiphon", (*QUIET, *OPEN, "agent.max_tokens=24", *sets))
+    short = (f"models.options.llm.scripted-remote.reply={_SHORT}", "models.turn=")
+    delays = faked(Delays(stt_ms=20, llm_ms=20, word_ms=2, tts_ms=20))
+    return antiphon("antiphon", (*delays, *short, *QUIET, *OPEN, *sets))
+
+
+def pipecat(name: str, python: Path, turn: str, delays: Delays | None, reply: str = "") -> Arm:
+    """`delays`: of its fakes; None: the same models as ours. `reply`: what its language model always says."""
     bot = PEER / "bot.py"
     if not bot.is_file():
         raise ConfigError(f"the peer's bot is in the project's source: {bot}; run this from there")
     command = [str(python), str(bot), "--port", "0", "--turn", turn]
     command += ["--silence-s", f"{_SILENCE_MS / 1000:g}"]
+    if reply:
+        command += ["--reply", reply]
     if delays is None:
         command += ["--models", "same", "--stages"]
     else:

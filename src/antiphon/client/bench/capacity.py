@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from antiphon.client.bench.load import Fleet, LoadTurn, Manner, Tally
+from antiphon.client.bench.load import Fleet, LoadTurn, Manner, Tally, on_fast_loop
 from antiphon.client.bench.servers import Arm, Running, Usage, own_cpu_s, running
 from antiphon.client.bench.spread import spread
 from antiphon.errors import AntiphonError, ConfigError, ProtocolError
@@ -42,7 +42,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.base_calls <= self.max_calls:
-            raise ConfigError("a ramp begins with at least 1 call and at most as many as it may have")
+            raise ConfigError(
+                "a ramp begins with at least 1 call and at most as many as it may have"
+            )
         if self.growth <= 1 or self.window_s <= 0 or self.settle_s < 0:
             raise ConfigError("a ramp grows, and its windows last")
 
@@ -153,9 +155,7 @@ async def ramp(
     return Ramp(server.name, tuple(levels), low, ended_by, idle_mb)
 
 
-async def _climb(
-    measure: Callable[[int], Any], base: Level, plan: Plan
-) -> tuple[int, int, str]:
+async def _climb(measure: Callable[[int], Any], base: Level, plan: Plan) -> tuple[int, int, str]:
     """-> the last load that was well, the first that was not (0: none was found), and why."""
     low, calls = base.calls, base.calls
     while calls < plan.max_calls:
@@ -250,13 +250,13 @@ def compare(
     core: int | None,
     on_level: Callable[[str, Level], None],
 ) -> dict[str, list[dict[str, Any]]]:
-    """All arms, one after the other, so often -> by name. What could not be measured says why in `trouble`. Blocking."""
+    """All arms, one after the other, so often -> by name. What was not measured says why in `trouble`. Blocking."""
     found: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
     for _ in range(repeats):
         for arm in arms:
             try:
                 with running(arm, core) as server:
-                    done = asyncio.run(ramp(server, manner, plan, on_level))
+                    done = on_fast_loop(ramp(server, manner, plan, on_level))
                 found[arm.name].append(done.as_object())
             except AntiphonError as error:
                 found[arm.name].append(
@@ -281,7 +281,9 @@ def summary(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     return {
         "ratio_of_calls": ratios,
         "knee_calls": {name: statistics.median(calls) for name, calls in knees.items()},
-        "cpu_ms_per_call_s": {name: _middle(done, "cpu_ms_per_call_s") for name, done in runs.items()},
+        "cpu_ms_per_call_s": {
+            name: _middle(done, "cpu_ms_per_call_s") for name, done in runs.items()
+        },
         "idle_memory_mb_per_call": {
             name: _middle(done, "idle_memory_mb_per_call") for name, done in runs.items()
         },

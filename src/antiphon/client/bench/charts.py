@@ -1,4 +1,4 @@
-"""Results as pictures: lines over a common axis, or a row of dots per series. Plain SVG, readable on light and dark paper.
+"""Results as pictures: lines, rows of dots, bars of steps. Plain SVG, readable on light and on dark.
 
 Knows numbers and names only.
 """
@@ -82,18 +82,25 @@ def lines(title: str, x_name: str, y_name: str, series: Mapping[str, Points]) ->
     for value in across.ticks():
         x = across.at(value)
         parts.append(
-            text(x, _HEIGHT - _BOTTOM + 18, number(value), font_size=11, fill=_INK, text_anchor="middle")
+            text(
+                x,
+                _HEIGHT - _BOTTOM + 18,
+                number(value),
+                font_size=11,
+                fill=_INK,
+                text_anchor="middle",
+            )
         )
     for (_, values), colour in zip(series.items(), _COLOURS, strict=False):
         ordered = sorted(values)
         path = " ".join(f"{number(across.at(x))},{number(up.at(y))}" for x, y in ordered)
-        parts.append(
-            element("polyline", points=path, fill="none", stroke=colour, stroke_width=2)
-        )
+        parts.append(element("polyline", points=path, fill="none", stroke=colour, stroke_width=2))
         parts += [
             element("circle", cx=across.at(x), cy=up.at(y), r=3, fill=colour) for x, y in ordered
         ]
-    parts.append(text(_WIDTH / 2, _HEIGHT - 24, x_name, font_size=12, fill=_INK, text_anchor="middle"))
+    parts.append(
+        text(_WIDTH / 2, _HEIGHT - 24, x_name, font_size=12, fill=_INK, text_anchor="middle")
+    )
     parts.append(text(_LEFT / 4, _TOP - 2, y_name, font_size=11, fill=_INK))
     return _image(_WIDTH, _HEIGHT, title, parts)
 
@@ -122,18 +129,28 @@ def dots(title: str, x_name: str, rows: Mapping[str, Sequence[float]]) -> str:
         if row:
             middle = axis.at(sorted(row)[len(row) // 2])
             parts.append(
-                element("line", x1=middle, y1=y - 10, x2=middle, y2=y + 10, stroke=colour, stroke_width=3)
+                element(
+                    "line",
+                    x1=middle,
+                    y1=y - 10,
+                    x2=middle,
+                    y2=y + 10,
+                    stroke=colour,
+                    stroke_width=3,
+                )
             )
-    parts.append(text(_WIDTH / 2, height - 24, x_name, font_size=12, fill=_INK, text_anchor="middle"))
+    parts.append(
+        text(_WIDTH / 2, height - 24, x_name, font_size=12, fill=_INK, text_anchor="middle")
+    )
     return _image(_WIDTH, height, title, parts)
 
 
-def waterfall(
-    title: str, rows: Mapping[str, Sequence[tuple[str, float, float]]]
-) -> str:
+def waterfall(title: str, rows: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
     """One block per series; each stage a bar from its beginning to its end, in ms."""
     bars = [bar for row in rows.values() for bar in row]
-    axis = Axis(0, max((end for _, _, end in bars), default=1.0) * 1.05, _NAMES_WIDTH, _WIDTH - _RIGHT)
+    axis = Axis(
+        0, max((end for _, _, end in bars), default=1.0) * 1.05, _NAMES_WIDTH, _WIDTH - _RIGHT
+    )
     parts, y = [], _TOP
     for index, (name, row) in enumerate(rows.items()):
         colour = _COLOURS[index % len(_COLOURS)]

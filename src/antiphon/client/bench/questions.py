@@ -104,3 +104,14 @@ def _longest_gap(pcm: Pcm16) -> int:
 def clips_of(questions: Sequence[Question]) -> list[Clip]:
     """As they go over a telephone line."""
     return [make_clip(question.text, question.pcm, RATE_HZ) for question in questions]
+
+
+def speak_texts(weights: WeightSource, texts: Sequence[str], voice: str = "piper") -> list[Clip]:
+    """Any sentences, as they go over a telephone line. Blocking."""
+    tts = shared_registry().create(Kind.TTS, voice, weights=weights)
+    tts.load()
+    try:
+        spoken = [_question(tts, (text,)) for text in texts]
+    finally:
+        tts.close()
+    return clips_of(spoken)

@@ -6,6 +6,7 @@ its command line and its "Ready" line only.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -19,7 +20,10 @@ from antiphon.errors import ModelError
 
 _READY = re.compile(r"^Ready: http://[^ ]*:(\d+)")
 _END_S = 20.0
+_MAX_LINES = 100_000
 STREAM_PATH = "/media-stream"
+STAGES = "stages: "
+"""What a peer writes on stderr for each turn, before a JSON object of step -> ms after the end of speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,13 @@ class Running:
     """Of its media stream."""
     pid: int
     pinned: bool
+    lines: list[str] = field(default_factory=list)
+    """What it wrote since it was ready; the first 100,000."""
+
+    def stages_since(self, line: int) -> list[dict[str, float]]:
+        """The steps of each turn that a peer told of after so many lines."""
+        found = (text.removeprefix(STAGES) for text in self.lines[line:] if text.startswith(STAGES))
+        return [json.loads(text) for text in found]
 
     def usage(self) -> Usage | None:
         """None where the system does not tell."""
@@ -94,17 +105,17 @@ def cores() -> list[int]:
 
 
 @contextmanager
-def pinned_here(core: int | None) -> Iterator[None]:
-    """This process on one core, or as it was."""
-    if core is None:
-        yield
+def apart(wanted: bool = True) -> Iterator[int | None]:
+    """This process on one core -> another one, for the server; None where there are not two, or none is wanted."""
+    found = cores()
+    if not wanted or len(found) < 2:
+        yield None
         return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {found[1]})
     try:
-        yield
+        yield found[0]
     finally:
-        os.sched_setaffinity(0, before)
+        os.sched_setaffinity(0, set(found))
 
 
 @contextmanager
@@ -127,32 +138,33 @@ def running(arm: Arm, core: int | None = None) -> Iterator[Running]:
         preexec_fn=pin if core is not None else None,
     )
     try:
-        port = _wait_for_port(arm.name, process)
-        yield Running(
-            arm.name, f"ws://127.0.0.1:{port}{arm.path}", process.pid, core is not None
-        )
+        lines: list[str] = []
+        port = _wait_for_port(arm.name, process, lines)
+        url = f"ws://127.0.0.1:{port}{arm.path}"
+        yield Running(arm.name, url, process.pid, core is not None, lines)
     finally:
         _end(process)
 
 
-def _wait_for_port(name: str, process: subprocess.Popen[str]) -> int:
+def _wait_for_port(name: str, process: subprocess.Popen[str], lines: list[str]) -> int:
     assert process.stderr is not None
     last = ""
     for line in process.stderr:
         if ready := _READY.match(line):
             threading.Thread(
-                target=_read_on, args=[process], name="server log", daemon=True
+                target=_read_on, args=[process, lines], name="server log", daemon=True
             ).start()
             return int(ready[1])
         last = line.strip() or last
     raise ModelError(f"{name} did not start: {last.removeprefix('antiphon: ')}")
 
 
-def _read_on(process: subprocess.Popen[str]) -> None:
+def _read_on(process: subprocess.Popen[str], lines: list[str]) -> None:
     """A pipe that nobody reads would block the server's log."""
     assert process.stderr is not None
-    for _ in process.stderr:
-        pass
+    for line in process.stderr:
+        if len(lines) < _MAX_LINES:
+            lines.append(line.rstrip())
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -13,7 +13,9 @@ _Spread = Mapping[str, float] | None
 
 
 def _cell(value: Any, digits: int = 0) -> str:
-    return "-" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return (
+        "-" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    )
 
 
 def _pair(found: _Spread) -> str:
@@ -54,7 +56,9 @@ def capacity_table(result: Mapping[str, Any]) -> Table:
             str(runs[-1].get("ended_by") or runs[-1].get("trouble", "")) if runs else "",
         )
     for pair, ratio in result["ratio_of_calls"].items():
-        table.caption = f"{table.caption or ''}{pair}: {_cell(ratio['median'], 1)} times the calls  "
+        table.caption = (
+            f"{table.caption or ''}{pair}: {_cell(ratio['median'], 1)} times the calls  "
+        )
     return table
 
 
@@ -154,7 +158,11 @@ def barge_in_table(result: Mapping[str, Any]) -> Table:
 
 def barge_in_chart(result: Mapping[str, Any]) -> str:
     rows = {
-        name: [one["stop_ms"] for one in arm["each"] if one["kind"] == "interruption" and one["stop_ms"]]
+        name: [
+            one["stop_ms"]
+            for one in arm["each"]
+            if one["kind"] == "interruption" and one["stop_ms"]
+        ]
         for name, arm in result["arms"].items()
     }
     return charts.dots("From the caller's first sound to the agent's last", "ms", rows)

@@ -96,7 +96,9 @@ class MediaStream(asyncio.Protocol):
                 await self._opened
         except TimeoutError:
             self._end("no answer")
-            raise ProtocolError(f"31901: {self._host} did not answer in {CONNECT_S:.0f} s") from None
+            raise ProtocolError(
+                f"31901: {self._host} did not answer in {CONNECT_S:.0f} s"
+            ) from None
 
     def close(self) -> None:
         """Hang up. Idempotent."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from antiphon.errors import ModelError
@@ -66,6 +66,7 @@ class VllmEngine:
             **(engine or {}),
         }
         self._prefix_caching = prefix_caching
+        self._device = ""
         self._engine: Any = None
         self._prompts: ChatPrompts | None = None
         self._context_tokens = 0
@@ -158,12 +159,13 @@ class VllmEngine:
 
     async def _run(
         self, ids: list[int], request: LlmRequest, max_tokens: int
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """vLLM's outputs, each with what is new."""
-        from vllm import SamplingParams, TokensPrompt
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
 
         stream = self._engine.generate(
-            TokensPrompt(prompt_token_ids=ids),
+            tokens_input(ids),
             SamplingParams(**_sampling(request, max_tokens)),
             f"{request.call_id}-{next(self._numbers)}",
         )

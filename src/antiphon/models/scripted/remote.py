@@ -1,7 +1,7 @@
 """Scripted models as services on other machines: asynchronous, any number of requests at once, with fixed delays.
 
-For measuring a server without its models: what is left of a turn's time beside the delays is the server's own. They know
-nothing of calls.
+For measuring a server without its models: what is left of a turn's time beside the delays is the server's own. They
+know nothing of calls.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from websockets.exceptions import WebSocketException
 
 from antiphon.audio.resample import resample
 from antiphon.errors import ModelError
-from antiphon.models.addresses import Addresses
+from antiphon.models.addresses import RETRY_S, Addresses
 from antiphon.models.moshi_socket import MoshiSocket
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
@@ -46,6 +46,7 @@ class MoshiServerStt:
         delay_s: float = 2.5,
         connect_s: float = 2.0,
         timeout_s: float = 10.0,
+        retry_s: float = RETRY_S,
     ) -> None:
         del weights  # they are the server's
         secret = key if isinstance(key, SecretStr) else SecretStr(key)
@@ -54,6 +55,7 @@ class MoshiServerStt:
         )
         self._frames_after = math.ceil(delay_s / moshi.FRAME_S) + 1
         self._languages = tuple(languages)
+        self._retry_s = retry_s
         self.info = ModelInfo("moshi-server", detail=self._socket.where, languages=self._languages)
 
     async def load(self) -> None:
@@ -72,7 +74,7 @@ class MoshiServerStt:
             return Transcript("", language)
         samples = resample(audio, STT_RATE_HZ, moshi.RATE_HZ).astype(np.float32) / 32768.0
         try:
-            async with self._socket.open() as socket:
+            async with self._socket.open(self._retry_s) as socket:
                 sender = asyncio.ensure_future(self._send(socket, samples))
                 try:
                     words = await self._words(socket)

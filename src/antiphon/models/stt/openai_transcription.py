@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Mapping
 
 from pydantic import SecretStr
 
@@ -24,7 +25,7 @@ class OpenAITranscription:
     """The `SpeechToText` port on a transcription endpoint.
 
     `base_url`: one address or several, separated by commas. `partials`: transcribe while the caller speaks; every one
-    is a request.
+    is a request. `extra_headers`: of each request, for instance for a gateway before the server.
     """
 
     parallel = 16
@@ -38,9 +39,10 @@ class OpenAITranscription:
         api_key: str | SecretStr = "",
         timeout_s: float = 15.0,
         partials: bool = False,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         del weights  # they are the server's
-        self._endpoint = Endpoint(base_url, api_key, timeout_s=timeout_s)
+        self._endpoint = Endpoint(base_url, api_key, timeout_s=timeout_s, headers=extra_headers)
         self._model = model
         self.info = ModelInfo("openai", f"{model} at {self._endpoint.where}", partials=partials)
 

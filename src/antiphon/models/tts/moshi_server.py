@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from antiphon.errors import ModelError
-from antiphon.models.addresses import Addresses
+from antiphon.models.addresses import RETRY_S, Addresses
 from antiphon.models.moshi_socket import MoshiSocket
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
@@ -39,12 +39,14 @@ class MoshiServerTts:
         voice: str = "",
         connect_s: float = 2.0,
         timeout_s: float = 10.0,
+        retry_s: float = RETRY_S,
     ) -> None:
         del weights  # they are the server's
         self.sample_rate_hz = moshi.RATE_HZ
         self._addresses, self._voice = Addresses(base_url), voice
         self._key = key if isinstance(key, SecretStr) else SecretStr(key)
         self._limits = (connect_s, timeout_s)
+        self._retry_s = retry_s
         self.info = ModelInfo(
             "moshi-server",
             detail=self._addresses.where,
@@ -54,7 +56,7 @@ class MoshiServerTts:
 
     async def load(self) -> None:
         """See whether a slot can be had. Raises ModelError."""
-        async with self._socket(self._voice).open():
+        async with self._socket(SpeechRequest("")).open():
             pass
 
     async def close(self) -> None:
@@ -64,9 +66,9 @@ class MoshiServerTts:
         """int16 [n] at 24 kHz. Closing it closes the socket. Raises ModelError."""
         if not any(character.isalnum() for character in request.text):
             return
-        client = self._socket(request.voice or self._voice)
+        client = self._socket(request)
         try:
-            async with client.open() as socket:
+            async with client.open(self._retry_s) as socket:
                 await socket.send(moshi.encode(moshi.Text(request.text)))
                 await socket.send(moshi.encode(moshi.Eos()))
                 while True:
@@ -82,7 +84,11 @@ class MoshiServerTts:
         except (OSError, WebSocketException) as error:
             raise ModelError(f"moshi-server at {client.where} broke off: {error}") from error
 
-    def _socket(self, voice: str) -> MoshiSocket:
-        asked = {"format": "PcmMessagePack", **({"voice": voice} if voice else {})}
-        path = f"/api/tts_streaming?{urlencode(asked)}"
+    def _socket(self, request: SpeechRequest) -> MoshiSocket:
+        """Pace and language are additions of ours: Kyutai's server ignores what it does not know."""
+        asked = {"format": "PcmMessagePack", "voice": request.voice or self._voice}
+        asked["language"] = request.language
+        asked["speed"] = f"{request.speed:g}" if request.speed != 1.0 else ""
+        query = urlencode({name: value for name, value in asked.items() if value})
+        path = f"/api/tts_streaming?{query}"
         return MoshiSocket(self._addresses, path, self._key, *self._limits)

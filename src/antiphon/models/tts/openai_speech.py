@@ -6,7 +6,7 @@ Works on the event loop and only waits there. Knows no voice and no queue: those
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from pydantic import SecretStr
 
@@ -26,6 +26,7 @@ class OpenAISpeech:
     """The `TextToSpeech` port on a speech endpoint. Audio is passed on as it comes.
 
     `base_url`: one address or several, separated by commas. `voices`: those that may be asked for, if known.
+    `extra_headers`: of each request, for instance for a gateway before the server.
     """
 
     parallel = 16
@@ -40,10 +41,11 @@ class OpenAISpeech:
         voices: tuple[str, ...] = (),
         api_key: str | SecretStr = "",
         timeout_s: float = 20.0,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         del weights  # they are the server's
         self.sample_rate_hz = _RATE_HZ
-        self._endpoint = Endpoint(base_url, api_key, timeout_s=timeout_s)
+        self._endpoint = Endpoint(base_url, api_key, timeout_s=timeout_s, headers=extra_headers)
         self._model, self._voice = model, voice
         self.info = ModelInfo("openai", f"{model} at {self._endpoint.where}", voices=tuple(voices))
 

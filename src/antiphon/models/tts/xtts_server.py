@@ -15,13 +15,18 @@ from pydantic import SecretStr
 
 from antiphon.audio.framing import ByteJoiner
 from antiphon.errors import ModelError, suggest
-from antiphon.models.addresses import Addresses
+from antiphon.models.addresses import RETRY_S, Addresses
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 
 _RATE_HZ = 24_000
 _CHUNK_BYTES = 4_800
+_KEEP_S = 60.0
+"""An idle connection is kept for so long: callers think between their questions."""
 _SHORT_CODES = {"zh": "zh-cn"}
+
+_OURS = (400, 401, 403, 404, 422)
+"""Answers that asking again, or elsewhere, will not change."""
 
 
 @register_model("tts", "xtts-server")
@@ -42,11 +47,13 @@ class XttsServer:
         language: str = "en",
         token: str | SecretStr = "",
         timeout_s: float = 20.0,
+        retry_s: float = RETRY_S,
     ) -> None:
         del weights  # they are the server's
         self.sample_rate_hz = _RATE_HZ
         self._addresses = Addresses(base_url)
-        self._voice, self._language, self._timeout_s = voice, language, timeout_s
+        self._voice, self._language = voice, language
+        self._timeout_s, self._retry_s = timeout_s, retry_s
         self._token = token if isinstance(token, SecretStr) else SecretStr(token)
         self._client: httpx.AsyncClient | None = None
         self._speakers: dict[str, Mapping[str, Any]] = {}
@@ -58,6 +65,7 @@ class XttsServer:
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(self._timeout_s, connect=5.0),
+            limits=httpx.Limits(keepalive_expiry=_KEEP_S),
         )
         try:
             self._speakers = await self._get("/studio_speakers")
@@ -118,7 +126,7 @@ class XttsServer:
         if self._client is None:
             raise ModelError("the XTTS server is not loaded; call load() first")
         problem = ""
-        for at in self._addresses.in_turn():
+        async for at in self._addresses.tries(self._retry_s):
             url = f"{self._addresses.urls[at]}/tts_stream"
             try:
                 response = await stack.enter_async_context(
@@ -132,6 +140,9 @@ class XttsServer:
                     return response
                 said = (await response.aread())[:200].decode(errors="replace")
                 problem = f"answered {response.status_code}: {' '.join(said.split())}"
+                await response.aclose()
+                if response.status_code in _OURS:
+                    break
             self._addresses.failed(at)
         raise ModelError(f"the XTTS server {self._addresses.where} {problem}")
 

@@ -51,6 +51,8 @@ class Conductor:
         """`owner`: policy and agent as the settings have them."""
         self.asides = Asides(call.call_id, models)
         self.strict_truncate = False
+        self.clear_line: Callable[[], None] | None = None
+        """Where the voice goes a way of its own: forget what has not been played."""
         self._call = call
         self._intake = intake
         self._models = models
@@ -73,7 +75,7 @@ class Conductor:
             "conversation.item.delete": self._item_delete,
             "response.create": self._response_create,
             "response.cancel": self._response_cancel,
-            "output_audio_buffer.clear": self._not_here,
+            "output_audio_buffer.clear": self._clear_output,
         }
 
     async def take(self, frame: str | bytes) -> None:
@@ -118,7 +120,14 @@ class Conductor:
     def _voices(self) -> tuple[str, ...]:
         return self._models.info(Kind.TTS).voices
 
-    def _not_here(self, event: dict[str, Any]) -> None:
+    def _clear_output(self, event: dict[str, Any]) -> None:
+        """Stops the response as well, should it still be in the making: nothing else could come of it."""
+        if self.clear_line is not None:
+            live = self._call.conversation.speaker.reply
+            if live is not None and live.committed:
+                self._call.post(ev.CancelReply(live.id))
+            self.clear_line()
+            return
         raise PeerError(
             "output_audio_buffer.clear is for WebRTC; stop your own playback and send conversation.item.truncate",
             "invalid_event",

@@ -1,7 +1,7 @@
 """One Realtime session, from `session.created` to its end, over whatever carries text frames.
 
-Owns the call, its reader and its writer, and frees everything however it ends. The transport is a websocket today; one
-that takes frames in order and can be closed will do.
+Owns the call, its reader and its writer, and frees everything however it ends. The transport is a websocket or a data
+channel; the audio is in the events, or goes by a line of its own beside them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,22 @@ import contextlib
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from antiphon.core import events as ev
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ModelError
-from antiphon.models.ports import Kind
+from antiphon.models.ports import Kind, Pcm16
 from antiphon.server.calls import Calls, agent_of
+from antiphon.server.client_secrets import Pinned
 from antiphon.server.outbox import Outbox
 from antiphon.server.realtime import wishes
 from antiphon.server.realtime.conductor import Conductor
 from antiphon.server.realtime.door import RealtimeDoor
 from antiphon.server.realtime.intake import Intake
+from antiphon.server.realtime.playout import Playout
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session as Call
 from antiphon.wire.realtime.codec import Codec, session_patch
@@ -64,6 +67,16 @@ class Transport(Protocol):
     async def close(self, code: int, reason: str) -> None: ...
 
 
+class Line(Protocol):
+    """Audio that goes beside the events, as WebRTC carries it."""
+
+    playout: Playout
+
+    def listen(self, hear: Callable[[Pcm16, int], None]) -> None:
+        """Give what the caller says to `hear(pcm, rate_hz)` from now on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What the handshake says."""
@@ -72,23 +85,27 @@ class Opening:
     kind: str = "realtime"
     dialect: str = "auto"
     max_s: float = 3600.0
-    pinned: dict[str, Any] | None = None
-    """A session object that a client secret brings along."""
-    pinned_dialect: str = "ga"
+    pinned: tuple[Pinned, ...] = ()
+    """Session objects that are applied at the beginning, in order: a client secret's, and that of the request."""
 
 
 class Connection:
     """One session."""
 
-    def __init__(self, transport: Transport, calls: Calls, opening: Opening) -> None:
+    def __init__(
+        self, transport: Transport, calls: Calls, opening: Opening, line: Line | None = None
+    ) -> None:
+        """`line`: carries the audio of both sides; None: it is in the events."""
         self._transport = transport
+        self._line = line
         self._gone: tuple[type[Exception], ...] = (TimeoutError, *transport.gone)
         self._calls = calls
         self._opening = opening
         self._outbox = Outbox(calls.settings.server.max_outbox_bytes, self._on_stuck)
         self._codec = Codec(opening.dialect)
         self._names = Names(secrets.token_hex(8))
-        self._door = RealtimeDoor(self._outbox, self._codec, self._names)
+        playout = None if line is None else line.playout
+        self._door = RealtimeDoor(self._outbox, self._codec, self._names, playout)
         self._call: Call | None = None
         self._close_code, self._close_reason = NORMAL, ""
 
@@ -116,7 +133,9 @@ class Connection:
         bases: list[Policy] = []
 
         def adapt(policy: Policy) -> Policy:
-            bases.append(replace(policy, speak_ahead_ms=settings.realtime.speak_ahead_ms))
+            ahead_ms, reports = settings.realtime.speak_ahead_ms, self._line is not None
+            policy = replace(policy, speak_ahead_ms=ahead_ms, client_reports_played=reports)
+            bases.append(policy)
             return policy_of(session, bases[0])
 
         self._calls.check_room()
@@ -140,14 +159,22 @@ class Connection:
         encoder.hearing.clip, encoder.hearing.wire_ms = intake.clip, intake.wire_ms
         conductor = Conductor(call, self._calls.models, encoder, intake, self._codec, owner)
         conductor.strict_truncate = limits.strict_truncate
+        if self._line is not None:
+            self._take(self._line, call, conductor, intake)
         return conductor
 
+    def _take(self, line: Line, call: Call, conductor: Conductor, intake: Intake) -> None:
+        """The audio goes by this line."""
+        self._door.encoder.tells_audio = False
+        conductor.clear_line = line.playout.clear
+        line.playout.played = lambda reply, ms: call.post(ev.Played(reply, ms))
+        line.listen(intake.hear)
+
     def _welcome(self, conductor: Conductor, session: Session) -> None:
-        pinned = self._opening.pinned
         problem: PeerError | None = None
-        if pinned:
+        for pinned in self._opening.pinned:
             try:
-                conductor.apply(session_patch(pinned, self._opening.pinned_dialect))
+                conductor.apply(session_patch(dict(pinned.session), pinned.dialect))
             except PeerError as error:
                 problem = error
         self._door.emit("session.created", session=session.shown())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from antiphon.models.ports import STT_RATE_HZ
+from antiphon.models.ports import STT_RATE_HZ, Pcm16
 from antiphon.session.session import Session as Call
 from antiphon.wire.realtime import audio as formats
 from antiphon.wire.realtime.errors import PeerError
@@ -46,11 +46,14 @@ class Intake:
             # Rare, so it polls: the ear tells nobody that it has caught up.
             while self._call.unscored_ms > _UNSCORED_MS and not self._call.ended:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
-            piece = pcm[start : start + rate_hz]
-            self._offset_ms = max(self._call.heard_ms - int(self.received_ms), 0)
-            self.received_ms += len(piece) * 1000 / rate_hz
-            self._call.feed_audio(piece, rate_hz)
+            self.hear(pcm[start : start + rate_hz], rate_hz)
         self._check_room()
+
+    def hear(self, pcm: Pcm16, rate_hz: int) -> None:
+        """More of the caller's voice, as it is spoken."""
+        self._offset_ms = max(self._call.heard_ms - int(self.received_ms), 0)
+        self.received_ms += len(pcm) * 1000 / rate_hz
+        self._call.feed_audio(pcm, rate_hz)
 
     def _check_room(self) -> None:
         waiting_ms = self.received_ms - self._hearing.taken_ms

@@ -48,8 +48,7 @@ def _opening(socket: WebSocket, principal: Principal, dialect: str, max_s: float
         kind="transcription" if query.get("intent") == "transcription" else "realtime",
         dialect=dialect,
         max_s=max_s,
-        pinned=dict(pinned.session) if pinned is not None else None,
-        pinned_dialect=pinned.dialect if pinned is not None else "ga",
+        pinned=() if pinned is None else (pinned,),
     )
 
 

@@ -112,8 +112,13 @@ async def speak(
     principal: MoshiAdmitted,
     wanted: Annotated[str, Query(alias="format")] = "OggOpus",
     voice: str = "",
+    language: str = "",
+    speed: float = 0.0,
 ) -> None:
-    """Text in as it is written, speech out as it is made; our close is the end. Unknown queries are ignored."""
+    """Text in as it is written, speech out as it is made; our close is the end. Unknown queries are ignored.
+
+    `language`, `speed`: additions of ours; empty and 0: as configured.
+    """
     streams: Streams = socket.app.state.calls
     await socket.accept()
     peer = MoshiPeer(socket, _IDLE_S)
@@ -121,7 +126,13 @@ async def speak(
     try:
         form = _format(wanted)
         with streams.one("moshi-tts") as place:
-            await _Reading(peer, streams, place, form, voice).run()
+            agent = streams.settings.agent
+            manner = Manner(
+                known_voice(streams.models, voice, agent.voice),
+                language or agent.language,
+                speed or agent.speed,
+            )
+            await _Reading(peer, streams, place, form, manner).run()
         await peer.close()
     except AntiphonError as error:
         await peer.close(error, said=packed)
@@ -133,13 +144,11 @@ class _Reading:
     """One socket: its text goes in on one side, its sound comes out on the other."""
 
     def __init__(
-        self, peer: MoshiPeer, streams: Streams, place: Stream, form: _Format, voice: str
+        self, peer: MoshiPeer, streams: Streams, place: Stream, form: _Format, manner: Manner
     ) -> None:
-        policy, agent = streams.settings.conversation, streams.settings.agent
+        policy = streams.settings.conversation
         self._peer, self._streams, self._form = peer, streams, form
-        self._manner = Manner(
-            known_voice(streams.models, voice, agent.voice), agent.language, agent.speed
-        )
+        self._manner = manner
         self._place = place
         self._cutter = ClauseCutter(
             first_words=policy.first_clause_words, max_chars=policy.max_clause_chars

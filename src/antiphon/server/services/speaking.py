@@ -102,6 +102,6 @@ def _timed(clause: str, start_s: float, stop_s: float) -> list[SpokenWord]:
     timed, at_s = [], start_s
     for word in words:
         until_s = at_s + (len(word) + 1) * per_letter_s
-        timed.append(SpokenWord(word, at_s, until_s))
+        timed.append(SpokenWord(word, round(at_s, 4), round(until_s, 4)))
         at_s = until_s
     return timed

@@ -50,6 +50,8 @@ class Encoder:
         """`event_id` of the client's event that is being obeyed."""
         self.faults = 0
         """Errors told since the session began."""
+        self.tells_audio = True
+        """The agent's voice is in events; False: it goes beside them."""
         self.spoke = False
         """The client has been sent some of our voice."""
         self.truncated_ms: int | None = None
@@ -80,7 +82,9 @@ class Encoder:
     def new_response(self, terms: Terms, *, out_of_band: bool = False) -> Response:
         self._responses += 1
         name = self.names.response(self._responses)
-        return Response(name, terms, self.emit, None if out_of_band else self.items)
+        if out_of_band:
+            return Response(name, terms, self.emit, None)
+        return Response(name, terms, self.emit, self.items, tells_audio=self.tells_audio)
 
     def ask(self, response: Response) -> None:
         """The core is about to be asked for this reply."""

@@ -56,6 +56,8 @@ class Response:
     emit: Emit
     items: Items | None
     """Where its items are shown; None: out of band, nowhere."""
+    tells_audio: bool = True
+    """False: its voice goes another way, and is only counted and kept here."""
     reply: str = ""
     """The core's name for it, once there is one."""
     created: bool = False
@@ -137,6 +139,8 @@ class Response:
         self.audio_bytes += len(data)
         if self.items is not None and said.id in self.items:
             self.items.keep_audio(said.id, self.terms.format, data)
+        if not self.tells_audio:
+            return
         self.emit(
             "response.output_audio.delta",
             reply=self.id,

@@ -274,7 +274,6 @@ def policy_of(session: Session, base: Policy) -> Policy:
         reopen_turns=False,
         speak_replies=session.modality == "audio",
         client_can_clear=True,
-        client_reports_played=False,
         partial_every_ms=base.partial_every_ms if session.transcribes else 0,
     )
     vad = session.turn_detection

@@ -1,0 +1,91 @@
+"""moshi's messages: what is encoded is decoded, and any bytes give a message or a peer's error."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.errors import ProtocolError
+from antiphon.wire import moshi
+
+_numbers = st.floats(-1, 1, width=32)
+_seconds = st.floats(0, 1e6, allow_nan=False)
+MESSAGES = st.one_of(
+    st.binary(max_size=50).map(moshi.OggOpus),
+    st.integers(-(2**31), 2**31).map(moshi.Marker),
+    st.builds(moshi.Text, st.text(max_size=30), _seconds, _seconds),
+    st.builds(
+        moshi.Voice,
+        st.lists(_numbers, max_size=9).map(tuple),
+        st.lists(st.integers(0, 9), max_size=3).map(tuple),
+    ),
+    st.just(moshi.Eos()),
+    st.just(moshi.Ready()),
+    st.builds(
+        moshi.Step, st.integers(0, 2**31), st.lists(_numbers, max_size=4).map(tuple), st.integers(0, 9)
+    ),
+    st.builds(moshi.Word, st.text(max_size=9), _seconds),
+    st.builds(moshi.EndWord, _seconds),
+    st.builds(moshi.Error, st.text(max_size=30)),
+)
+
+
+@given(MESSAGES)
+def test_what_is_encoded_is_decoded(message: moshi.Message) -> None:
+    assert moshi.decode(moshi.encode(message)) == message
+
+
+@given(st.lists(_numbers, max_size=300))
+def test_audio(numbers: list[float]) -> None:
+    samples = np.array(numbers, np.float32)
+    frame = moshi.encode(moshi.Audio(samples))
+    assert msgspec.msgpack.decode(frame) == {"type": "Audio", "pcm": samples.tolist()}
+    found = moshi.decode(frame)
+    assert isinstance(found, moshi.Audio)
+    np.testing.assert_array_equal(found.pcm, samples)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(frame: bytes) -> None:
+    try:
+        moshi.decode(frame)
+    except ProtocolError as error:
+        assert "\n" not in str(error)
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+_KINDS = "Audio OggOpus Marker Text Voice Step Word EndWord Error Init Else".split()
+_FIELDS = "pcm data id text start_s embeddings shape step_idx prs start_time stop_time".split()
+
+
+@given(st.sampled_from(_KINDS), st.dictionaries(st.sampled_from(_FIELDS), _values, max_size=4))
+def test_any_fields(kind: str, fields: dict[str, object]) -> None:
+    try:
+        moshi.decode(msgspec.msgpack.encode({"type": kind, **fields}))
+    except ProtocolError:
+        pass
+
+
+def test_numbers_of_any_kind_and_double_precision() -> None:
+    """TTS clients send float64 and whole numbers."""
+    frame = msgspec.msgpack.encode({"type": "Voice", "embeddings": [1, 0.25], "shape": [2]})
+    assert moshi.decode(frame) == moshi.Voice((1.0, 0.25), (2,))
+    audio = moshi.decode(msgspec.msgpack.encode({"type": "Audio", "pcm": [0, 1, 5.0, -7]}))
+    assert isinstance(audio, moshi.Audio)
+    assert audio.pcm.tolist() == [0.0, 1.0, 1.0, -1.0]
+
+
+def test_too_much_audio() -> None:
+    with pytest.raises(ProtocolError, match="at most"):
+        moshi.decode(moshi.encode(moshi.Audio(np.zeros(moshi.MAX_SAMPLES + 1, np.float32))))
+
+
+def test_what_means_nothing_to_us() -> None:
+    assert moshi.decode(msgspec.msgpack.encode({"type": "Init"})) == moshi.Ignored("Init")
