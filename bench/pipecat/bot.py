@@ -2,8 +2,8 @@
 either plain silence or Smart Turn for the end of a turn.
 
 Its models are fakes with fixed delays (`--models fake`) or the very same back ends that Antiphon runs by default
-(`--models same`). Written as Pipecat's own examples are; logging and metrics are off, which is to its advantage. Runs in
-the environment that `setup` makes.
+(`--models same`). Written as Pipecat's own examples are; logging and metrics are off, to its advantage. Runs in the
+environment that `setup` makes.
 """
 
 from __future__ import annotations

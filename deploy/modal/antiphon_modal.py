@@ -82,7 +82,9 @@ def image(
     for name in ("pyproject.toml", "LICENSE", "NOTICE", "README.md"):
         built = built.add_local_file(ROOT / name, f"/opt/antiphon/{name}", copy=True)
     return (
-        built.run_commands(f"python -m pip install --no-cache-dir {' '.join([repr(wanted), *packages])}")
+        built.run_commands(
+            f"python -m pip install --no-cache-dir {' '.join([repr(wanted), *packages])}"
+        )
         .env({"ANTIPHON_HOME": MODELS_DIR, "HF_HOME": f"{MODELS_DIR}/hub", **(variables or {})})
         .add_local_python_source("antiphon_modal")
     )
@@ -149,7 +151,11 @@ def until_ready(urls: Mapping[str, str], limit_s: float) -> None:
     end_s = time.monotonic() + limit_s
     with ThreadPoolExecutor(len(urls)) as threads:
         ready = list(threads.map(lambda url: _becomes_ready(url, end_s), urls.values()))
-    missing = [f"{kind} at {url}" for (kind, url), well in zip(urls.items(), ready, strict=True) if not well]
+    missing = [
+        f"{kind} at {url}"
+        for (kind, url), well in zip(urls.items(), ready, strict=True)
+        if not well
+    ]
     if missing:
         raise TimeoutError(
             f"not ready within {limit_s:g} s: {', '.join(missing)}; see the logs of the services"

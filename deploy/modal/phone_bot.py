@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 app = modal.App("phone-bot")
 
 STT = shared.variable("PHONE_STT", "faster-whisper:large-v3-turbo")
-_NEEDED = ["TWILIO_AUTH_TOKEN", "VLLM_BASE_URL", "VLLM_API_KEY", "XTTS_BASE_URL", shared.SERVICE_TOKEN]
+_NEEDED = [
+    "TWILIO_AUTH_TOKEN",
+    "VLLM_BASE_URL",
+    "VLLM_API_KEY",
+    "XTTS_BASE_URL",
+    shared.SERVICE_TOKEN,
+]
 
 
 @app.cls(

@@ -1,7 +1,7 @@
 """The phone bot's language model as an app of its own: vLLM's server behind its own key.
 
-    modal deploy deploy/modal/phone_vllm.py
-    VLLM_BASE_URL=https://WORKSPACE--self-hosted-vllm-serve.modal.run/v1
+modal deploy deploy/modal/phone_vllm.py
+VLLM_BASE_URL=https://WORKSPACE--self-hosted-vllm-serve.modal.run/v1
 """
 
 from __future__ import annotations

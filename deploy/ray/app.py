@@ -24,6 +24,7 @@ from ray.serve import Application
 from antiphon.audio.resample import Resampler
 from antiphon.config import Settings, load
 from antiphon.errors import AntiphonError, ConfigError, ModelError
+from antiphon.models.lanes import LaneStats
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import Kind, LlmDelta, LlmRequest, Pcm16, SpeechRequest, Transcript
 from antiphon.models.remote.ray_serve import RemoteFacts
@@ -127,6 +128,10 @@ class Replica:
 
     async def describe(self) -> RemoteFacts:
         return RemoteFacts(self.models.info(self.kind), self.rate_hz)
+
+    async def stats(self) -> tuple[str, dict[str, LaneStats]]:
+        """-> the replica's id, and the counters of its lanes. For `handle.broadcast("stats")`."""
+        return serve.get_replica_context().replica_id.unique_id, self.models.lane_stats()
 
     def check_health(self) -> None:
         """Serve replaces a replica that raises here."""

@@ -74,6 +74,19 @@ def test_a_recorder_that_restarts(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_recorder_that_restarts_in_the_middle_of_a_word(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as served, client(served) as caller:
+            for part in (QUESTION[:5_000], QUESTION[5_000:]):
+                await caller.send_pieces(container("webm", part))
+            await caller.wait("turn_complete")
+            finals = [m["text"] for m in caller.of("transcript") if m["is_final"]]
+            assert finals == ["what time is it"]
+            assert caller.of("error") == []
+
+    run(main())
+
+
 def test_the_middle_of_a_recording_is_one_error(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as served, client(served) as caller:

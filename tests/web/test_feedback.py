@@ -67,7 +67,7 @@ def test_feedback_is_asked_for_shown_and_saved(
     expect(section.locator(".mistakes li").first).to_have_text(
         "You said: I goed to the market. Better: I went to the market. irregular"
     )
-    expect(status).to_contain_text("feedback stands below")
+    expect(status).to_contain_text("Your feedback is ready")
     talk.wait(lambda c: c.over)
     assert stat(page, "phase") == "ended"
 

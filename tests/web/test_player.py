@@ -24,12 +24,14 @@ def test_answer_is_heard_and_reported_to_its_end(page: Page, server: FakeServer)
     assert stat(page, "renderedMs") == 1500
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 16000, 22050, 44100, 48000])
-def test_every_rate_is_played_in_its_own_time(page: Page, server: FakeServer, rate_hz: int) -> None:
+def test_every_rate_is_played_in_its_own_time(page: Page, server: FakeServer) -> None:
     talk = begin(page, server)
-    say(talk, "r1", tone(rate_hz, 0.4), rate_hz)
-    talk.send("turn_complete")
-    talk.wait(lambda c: 400 in played(c, "r1"))
+    for rate_hz in (8000, 16000, 22050, 44100, 48000):
+        say(talk, f"r{rate_hz}", tone(rate_hz, 0.4), rate_hz)
+        talk.send("turn_complete")
+    talk.wait(lambda c: 400 in played(c, "r48000"))
+    for rate_hz in (8000, 16000, 22050, 44100, 48000):
+        assert played(talk, f"r{rate_hz}")[-1] == 400, rate_hz
 
 
 def test_replies_are_counted_one_by_one(page: Page, server: FakeServer) -> None:
@@ -137,19 +139,18 @@ async ({ rate, hz, seconds, clearAt }) => {
 """
 
 
-@pytest.mark.parametrize("rate_hz", [8000, 16000, 22050, 24000, 44100, 48000])
-def test_player_changes_nothing_but_the_rate(page: Page, rate_hz: int) -> None:
-    sent = {"rate": rate_hz, "hz": 1000, "seconds": 1, "clearAt": 0}
-    sound = np.array(page.evaluate(RENDER, sent))
+def test_player_changes_nothing_but_the_rate(page: Page) -> None:
     time_s = np.arange(48000) / 48000
     wave_form = np.stack([np.sin(2000 * np.pi * time_s), np.cos(2000 * np.pi * time_s)], axis=1)
-    heard = sound[480:-10080]  # without the fade at the start and the end
-    basis = wave_form[480 : 480 + len(heard)]
-    (sine, cosine), *_ = np.linalg.lstsq(basis, heard, rcond=None)
-    rest = heard - basis @ np.array([sine, cosine])
-    assert sine == pytest.approx(16000 / 32768, rel=0.002)
-    assert abs(cosine) < 0.001  # no delay
-    assert 20 * np.log10(np.std(rest) / np.std(heard)) < -60
+    for rate_hz in (8000, 22050, 24000, 44100, 48000):
+        sent = {"rate": rate_hz, "hz": 1000, "seconds": 0.5, "clearAt": 0}
+        heard = np.array(page.evaluate(RENDER, sent))[480:-10080]  # without the fades at both ends
+        basis = wave_form[480 : 480 + len(heard)]
+        (sine, cosine), *_ = np.linalg.lstsq(basis, heard, rcond=None)
+        rest = heard - basis @ np.array([sine, cosine])
+        assert sine == pytest.approx(16000 / 32768, rel=0.002), rate_hz
+        assert abs(cosine) < 0.001, rate_hz  # no delay
+        assert 20 * np.log10(np.std(rest) / np.std(heard)) < -60, rate_hz
 
 
 def test_clear_fades_without_a_click(page: Page) -> None:

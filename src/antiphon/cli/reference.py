@@ -45,8 +45,8 @@ Every setting has one name. It may be given in five places, each of which goes b
 | environment | `ANTIPHON_SERVER__PORT=9000` |
 | command line | `--set server.port=9000`, for some settings an option such as `--port 9000` |
 
-`env.example` and `antiphon.example.toml`, in the folder above `docs`, hold every setting with its default; they are made
-by the same command as this page. Profiles for GPUs of several sizes are in `deploy/profiles`.
+`env.example` and `antiphon.example.toml`, in the folder above `docs`, hold every setting with its default; the same
+command makes them and this page. Profiles for GPUs of several sizes are in `deploy/profiles`.
 
 Lists are written `a, b` or `["a", "b"]`. A name that does not exist is an error in each of these places, and the
 nearest one is suggested; other programs' variables in `.env` are left alone.

@@ -203,6 +203,10 @@ class PhoneSettings(Section):
         description="Where the agent may connect callers to, and nowhere else: `sales=+15550100` or `+15550100` each.",
     )
     from_number: str = Field("", description="Caller ID of outbound calls, `+15550100`.")
+    dial_prefixes: Names = Field(
+        (),
+        description="Numbers that may be called begin with one of these, `+1, +4930`; empty: any. Against fraud.",
+    )
     rest_base_url: str = Field(
         "https://api.twilio.com", description="REST API: Twilio's, or a server that imitates it."
     )

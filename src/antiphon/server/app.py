@@ -38,7 +38,7 @@ from antiphon.server.phone import routes as phone_routes
 from antiphon.server.phone.context import Phone
 from antiphon.server.phone.desk import open_desk
 from antiphon.server.realtime import route as realtime
-from antiphon.server.realtime import rtc_route
+from antiphon.server.realtime import rtc_route, unmute_http
 from antiphon.server.realtime.rtc_calls import RtcCalls
 from antiphon.server.refusal import Refused, answer_http_error, answer_refused
 from antiphon.server.resuming import Seats
@@ -101,6 +101,7 @@ def create_app(
     app.include_router(options.router)
     app.include_router(realtime.router)
     app.include_router(rtc_route.router)
+    unmute_http.include(app)
     openai_http.include(app)
     app.include_router(webhooks.router)
     app.include_router(media_stream.router)

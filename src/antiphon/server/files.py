@@ -12,10 +12,10 @@ from antiphon.audio.containers import decode_file
 from antiphon.audio.encoding import CONTENT_TYPES, encode_file
 from antiphon.errors import AntiphonError, AudioError, BusyError, suggest
 from antiphon.server.calls import Calls, agent_of
-from antiphon.server.security import Principal, authorize, check_left, spend
+from antiphon.server.security import Principal, admitted, authorize, before_the_body, check_left, spend
 from antiphon.session.oneshot import Answer, answer
 
-router = APIRouter(prefix="/v1", tags=["speech"])
+router = APIRouter(prefix="/v1", tags=["speech"], route_class=before_the_body(authorize))
 
 _CUT = "..."
 _HEADER_BYTES = 4_000
@@ -29,7 +29,7 @@ _HEADER_BYTES = 4_000
 )
 async def speech_to_speech(
     request: Request,
-    principal: Annotated[Principal, Depends(authorize)],
+    principal: Annotated[Principal, Depends(admitted)],
     file: UploadFile,
     response_format: Annotated[str, Form()] = "mp3",
     bitrate: Annotated[int, Form(ge=8, le=320, description="kbit/s")] = 64,

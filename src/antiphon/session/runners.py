@@ -18,7 +18,7 @@ from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
 from antiphon.errors import AntiphonError
 from antiphon.models.pool import ModelSet, Work
-from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
+from antiphon.models.ports import LlmRequest, Message, SpeechRequest, Usage
 from antiphon.session.coaching import coached, paced
 from antiphon.session.outlet import Outlet
 from antiphon.session.prompting import messages, plain_messages
@@ -39,6 +39,8 @@ class Agent:
     """Who answers: what the models are told in every request of this call."""
 
     prompt: str = ""
+    facts: str = ""
+    """Of this call alone: told after the prompt and the functions, which all calls share in a prompt cache."""
     voice: str = ""
     language: str = ""
     temperature: float = 0.6
@@ -224,6 +226,9 @@ class Runners:
         # A model that only calls and calls is given what came of it in plain words, and nothing to call.
         stuck = bool(self.toolbox) and goes_in_circles(history)
         told = plain_messages(prompt, history) if stuck else messages(prompt, history)
+        if agent.facts:
+            head = 1 if prompt else 0
+            told = (*told[:head], Message("system", agent.facts), *told[head:])
         return LlmRequest(
             messages=told,
             call_id=self._call_id,

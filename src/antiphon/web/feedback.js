@@ -45,12 +45,13 @@ export function feedbackSection(analysis) {
   const level = levelOf(analysis);
   if (level) section.append(element("p", "level", `${FEEDBACK.level}: ${level}`));
   if (analysis.summary) section.append(element("p", "summary", analysis.summary));
-  for (const [name, lines] of partsOf(analysis)) section.append(element("h4", "", name), listOf(lines));
+  for (const [name, lines] of partsOf(analysis)) section.append(element("h4", "", name), listOf(name, lines));
   return section;
 }
 
-function listOf(lines) {
-  const list = element("ul", typeof lines[0] === "string" ? "" : "mistakes");
+function listOf(name, lines) {
+  const list = element("ul", name === FEEDBACK.vocabulary ? "chips" : typeof lines[0] === "string" ? "" : "mistakes");
+  list.setAttribute("role", "list"); // which Safari forgets of lists without bullets
   for (const line of lines) {
     const item = element("li", "");
     if (typeof line === "string") item.textContent = line;

@@ -38,7 +38,7 @@ const FLOOR = {
 };
 
 const ENDINGS = {
-  analysed: "Your feedback stands below the conversation.",
+  analysed: "Your feedback is ready.",
   "nobody answered": "Nobody spoke for a while.",
   goodbye: "The agent said goodbye.",
   finished: "The agent said goodbye.",
@@ -115,7 +115,7 @@ export const NOTICE = {
 };
 export const FEEDBACK = {
   title: "Feedback",
-  level: "Your level, as far as one can tell",
+  level: "Estimated level",
   levels: { beginner: "beginner", intermediate: "intermediate", advanced: "advanced" },
   mistakes: "What to correct",
   said: "You said",

@@ -108,8 +108,7 @@ async def deploy(file: Path, **variables: str) -> tuple[Recorder, str]:
     """`modal deploy FILE` -> what it asked for, and what it printed."""
     async with recording() as (recorder, where):
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error::DeprecationWarning:modal", "-m", "modal"),
-            *("deploy", str(file)),
+            *(sys.executable, "-m", "modal", "deploy", str(file)),
             env={**os.environ, **where, **variables},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -123,4 +122,5 @@ async def deploy(file: Path, **variables: str) -> tuple[Recorder, str]:
                 await process.wait()
         text = printed.decode()
         assert process.returncode == 0, text
+        assert "deprecat" not in text.lower(), text
         return recorder, text

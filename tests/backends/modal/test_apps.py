@@ -194,8 +194,8 @@ def fake_vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     program = folder / "vllm"
     program.write_text(
-        f"#!/bin/sh\necho \"$@\" > {tmp_path}/vllm-arguments\n"
-        f"exec {sys.executable} -m antiphon serve --host 127.0.0.1 --port \"$6\" "
+        f'#!/bin/sh\necho "$@" > {tmp_path}/vllm-arguments\n'
+        f'exec {sys.executable} -m antiphon serve --host 127.0.0.1 --port "$6" '
         "--set models.stt=scripted --set models.llm=scripted --set models.tts=scripted "
         "--set security.local=true\n",
         encoding="utf-8",

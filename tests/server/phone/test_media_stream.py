@@ -43,7 +43,7 @@ def test_a_call_from_the_webhook_to_the_end(tmp_path: Path) -> None:
                 pieces = [len(f["media"]["payload"]) * 3 // 4 for f in line.of("media")]
                 assert max(pieces) <= 960 + 2
                 assert len(line.of("mark")) == len(line.of("media"))
-                prompt = llm_of(served).requests[-1].messages[0].content
+                prompt = llm_of(served).requests[-1].messages[1].content
                 facts = json.loads(prompt.splitlines()[-1])
                 assert facts == {
                     "caller": "+15550100",
@@ -236,7 +236,7 @@ def test_ws_is_told_apart_by_its_first_frame(tmp_path: Path) -> None:
                 await line.speak(QUESTION)
                 await line.wait("media")
             async with open_stream(served, "/ws") as line:
-                await line.send({"type": "session.update"})
+                await line.send({"hello": "there"})
                 code, reason = await line.wait_closed()
                 assert code == 1003
                 assert "/v1/realtime" in reason

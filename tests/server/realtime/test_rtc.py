@@ -34,7 +34,7 @@ def history(served: Served) -> list[tuple[str, str]]:
 
 def test_a_spoken_turn(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as served, calling(served) as c:
+        async with serving(tmp_path) as served, nothing_left(), calling(served) as c:
             assert c.answer is not None
             assert c.answer.headers["content-type"] == "application/sdp"
             assert c.path.startswith("/v1/realtime/calls/rtc_")
@@ -68,16 +68,14 @@ def test_barge_in_clears_the_buffer_and_the_history_is_what_was_played(tmp_path:
             await until(lambda: c.loud_ms >= 600, "the story was not heard")
             c.microphone.say(say(660, 640, rate_hz=RATE_HZ))
             cleared = await c.wait("output_audio_buffer.cleared")
+            assert cleared["response_id"] == c.of("response.created")[0]["response"]["id"]
+            came = len(c.heard)
+            await until(lambda: len(c.heard) >= came + 15)  # what was on the way has arrived
             heard_ms = c.loud_ms
-            truncated = [e for e in c.events if e["type"] == "response.created"][0]
-            assert cleared["response_id"] == truncated["response"]["id"]
             await until(lambda: ("user", "stop please") in history(served))
-            said = [text for role, text in history(served) if role == "assistant"][0]
-            words = len(said.split())
-            # 100 ms a word: never more than was played, and no more than a moment less.
-            assert 3 <= words <= heard_ms // 100 + 1
-            assert words < 26
-            assert not [e for e in c.of("output_audio_buffer.stopped")][1:]
+            said = next(text for role, text in history(served) if role == "assistant")
+            # 100 ms a word: what the track carried is what the history says.
+            assert len(said.split()) == pytest.approx(heard_ms / 100, abs=2)
 
     run(main())
 
@@ -230,10 +228,10 @@ def test_a_peer_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_server_ends_with_a_call_on(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as served:
-            async with calling(served) as c:
-                served.server.should_exit = True
-                await until(lambda: c.closed, "the call was not ended")
-                await asyncio.wait_for(asyncio.shield(served.serving), 10)
+        async with serving(tmp_path) as served, calling(served) as c:
+            served.server.should_exit = True
+            await until(lambda: c.closed, "the call was not ended")
+            async with asyncio.timeout(10):
+                await asyncio.shield(served.serving)
 
     run(main())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ RISE_MS = 100.0
 DRIVER_LATE_MS = 20.0
 """The driver's own P95 lateness beyond which its measurements are worth nothing: a frame of the telephone."""
 _DIAL_SPREAD_S = 2.0
+_FINE = 12
+"""The limit is known well enough to a twelfth."""
 _SILENT_S = 3_600.0
 
 
@@ -139,23 +141,32 @@ async def ramp(
         if why := trouble(base, base):
             return Ramp(server.name, tuple(levels), 0, why, None)
         idle_mb = await _idle_memory(server, manner, plan)
-        low, high, ended_by = await _climb(measure, base, plan)
-        while high and high - low > max(1, low // 12):
-            calls = (low + high) // 2
-            level = await measure(calls)
-            if driver_failed(level):
-                ended_by = "driver"
-                break
-            if why := trouble(level, base):
-                high, ended_by = calls, why
-            else:
-                low = calls
+        low, _, ended_by = await search(measure, base, plan)
     finally:
         fleet.close()
     return Ramp(server.name, tuple(levels), low, ended_by, idle_mb)
 
 
-async def _climb(measure: Callable[[int], Any], base: Level, plan: Plan) -> tuple[int, int, str]:
+async def search(
+    measure: Callable[[int], Awaitable[Level]], base: Level, plan: Plan
+) -> tuple[int, int, str]:
+    """-> the most calls that were well, the fewest that were not (0: none were found), and why."""
+    low, high, ended_by = await _climb(measure, base, plan)
+    while high and high - low > max(1, low // _FINE):
+        calls = (low + high) // 2
+        level = await measure(calls)
+        if driver_failed(level):
+            return low, high, "driver"
+        if why := trouble(level, base):
+            high, ended_by = calls, why
+        else:
+            low = calls
+    return low, high, ended_by
+
+
+async def _climb(
+    measure: Callable[[int], Awaitable[Level]], base: Level, plan: Plan
+) -> tuple[int, int, str]:
     """-> the last load that was well, the first that was not (0: none was found), and why."""
     low, calls = base.calls, base.calls
     while calls < plan.max_calls:

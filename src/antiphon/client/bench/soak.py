@@ -1,8 +1,7 @@
-"""Thousands of short calls, one after another and many at once: what a server keeps of a call that has ended should be
-nothing.
+"""Thousands of short calls, one after another and many at once: a server should keep nothing of a call that has ended.
 
-Each caller asks one question, hears the answer and hangs up. Memory, threads, open files and tasks are looked at several
-times on the way, always when no call is on.
+Each caller asks one question, hears the answer and hangs up. Memory, threads, files and tasks are looked at now and then,
+always when no call is on.
 """
 
 from __future__ import annotations
@@ -56,12 +55,13 @@ def soak(
 ) -> dict[str, Any]:
     """-> a JSON object. Blocking. Raises ModelError when the server does not start, ProtocolError when it refuses."""
     with running(arm, core) as server:
-        return on_fast_loop(_soak(server, replace(manner, turns=1), plan, on_sample))
+        return on_fast_loop(run_on(server, replace(manner, turns=1), plan, on_sample))
 
 
-async def _soak(
+async def run_on(
     server: Running, manner: Manner, plan: Plan, on_sample: Callable[[Sample], None]
 ) -> dict[str, Any]:
+    """Of a server that runs. `manner` with a number of turns, or the calls do not end. Raises ProtocolError."""
     fleet = Fleet(server.url, manner)
     samples: list[Sample] = []
     done, refused = 0, 0

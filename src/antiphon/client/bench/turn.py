@@ -45,6 +45,9 @@ class Contestant:
     troubles: list[str] = field(default_factory=list)
 
 
+_UNHEARD = TurnFigures("", 0, 0, False, None, False, None, False, 0, 0, False, 0, 0, 0)
+"""Of a question that could not even be asked."""
+
 Told = Callable[[str, Asked, TurnFigures], None]
 
 
@@ -70,34 +73,34 @@ async def _interleave(
     on_turn: Told,
 ) -> None:
     for one, server in zip(contestants, servers, strict=True):
-        await _call(Contestant(one.arm, one.traces), server, questions[:1], lambda *_: None)
+        await ask(Contestant(one.arm, one.traces), server, questions[:1], lambda *_: None)
     for at in range(0, len(questions), per_call):
         block = questions[at : at + per_call]
         for one, server in zip(contestants, servers, strict=True):
-            await _call(one, server, block, on_turn)
+            await ask(one, server, block, on_turn)
 
 
-async def _call(one: Contestant, server: Running, block: Sequence[Asked], on_turn: Told) -> None:
-    """One call. What goes wrong is told in the result: its turns count as unanswered."""
+async def ask(one: Contestant, server: Running, block: Sequence[Asked], on_turn: Told) -> None:
+    """One call. What goes wrong is told in the result: what could not be asked counts as unanswered."""
     call = PhoneCall(Number(stream_url=server.url), [asked.clip for asked in block])
     told = len(server.lines)
-    said: list[Asked] = []
     try:
         async with call:
             await call.wait(0.5)
             for asked in block:
                 place = await call.say(asked.clip)
-                said.append(asked)
                 since = place.speech_end // FRAME_BYTES
                 if await call.agent_speaks(LIMIT_S, since_step=since) is not None:
                     await call.agent_finished(QUIET_MS, LIMIT_S)
     except AntiphonError as error:
         one.troubles.append(str(error))
+    heard: list[TurnFigures] = []
     if call.ended:
-        figures = await asyncio.to_thread(measure, call.recording(), call.asked)
-        for asked, turn in zip(said, figures, strict=False):
-            one.turns.append((asked, turn))
-            on_turn(one.arm.name, asked, turn)
+        heard = await asyncio.to_thread(measure, call.recording(), call.asked)
+    missing = [_UNHEARD] * (len(block) - len(heard))
+    for asked, turn in zip(block, (*heard, *missing), strict=True):
+        one.turns.append((asked, turn))
+        on_turn(one.arm.name, asked, turn)
     if one.traces is not None:
         found = await one.traces.next_call()
         kept = [r for r in found if r.get("kind", "answer") == "answer"]

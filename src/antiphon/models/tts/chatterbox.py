@@ -127,6 +127,12 @@ class Chatterbox:
 def _cloned(model: Any, clip: Path) -> Any:
     if not clip.is_file():
         raise ModelError(f"there is no clip {str(clip)!r} to clone; set the option clips")
+    plain = type(model).norm_loudness
+
+    def in_float32(wav: Any, rate_hz: int) -> Float32:  # NumPy 2 makes the library's factor a double
+        return np.asarray(plain(model, wav, rate_hz), np.float32)
+
+    model.norm_loudness = in_float32
     try:
         model.prepare_conditionals(str(clip), exaggeration=0.0)
     except Exception as error:

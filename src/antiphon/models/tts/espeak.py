@@ -6,6 +6,7 @@ Runs the program (GPL-3, so never linked) once per clause and reads the WAV that
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import wave
@@ -19,6 +20,7 @@ from antiphon.models.registry import register_model
 from antiphon.models.tts.finish import active_rms, finish
 
 _WORDS_PER_MINUTE = 170
+_VOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,39}")
 _LIMIT_S = 20.0
 _TARGET_RMS = 0.085
 _INSTALL = "apt-get install espeak-ng (macOS: brew install espeak-ng)"
@@ -54,6 +56,8 @@ class Espeak:
         if not any(character.isalnum() for character in request.text):
             return
         voice = request.voice or request.language or self._voice
+        if not _VOICE.fullmatch(voice):  # a path would make the program read that file
+            raise ModelError(f"espeak-ng has no voice {voice[:40]!r}; see `espeak-ng --voices`")
         speed = round(_WORDS_PER_MINUTE * request.speed)
         said = self._run("--stdout", "-v", voice, "-s", str(speed), "--stdin", text=request.text)
         with wave.open(io.BytesIO(said)) as file:

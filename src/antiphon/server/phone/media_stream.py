@@ -28,9 +28,12 @@ from antiphon.server.phone.prompt import with_facts
 from antiphon.server.phone.tokens import Ticket
 from antiphon.server.phone.tools import PhoneTools
 from antiphon.server.phone.webhooks import TOKEN
+from antiphon.server.realtime.route import serve_accepted
 from antiphon.server.refusal import Refused
+from antiphon.server.security import authorize, chosen_subprotocol
 from antiphon.session.session import Session
 from antiphon.wire import twilio as wire
+from antiphon.wire.realtime.unmute import is_typed
 
 log = logging.getLogger(__name__)
 router = APIRouter()
@@ -60,17 +63,19 @@ async def media_stream(socket: WebSocket, key: str = "") -> None:
 
 @router.websocket("/ws")
 async def any_stream(socket: WebSocket) -> None:
-    """A path that several families of clients use: the first frame tells. Telephone streams are served."""
+    """A path that several families of clients use: the first frame tells telephone streams from Realtime events."""
     refused: Refused | None = None
     try:
         phone_of(socket).guard.upgrade(socket)
     except Refused as error:
         refused = error
-    await socket.accept()
+    await socket.accept(subprotocol=chosen_subprotocol(socket))
     try:
         async with asyncio.timeout(_OPENING_S):
             first = (await socket.receive()).get("text")
-        if first is None or not wire.is_telephony(first):
+        if is_typed(first):
+            pass  # below: what goes wrong there is not for this function to forgive
+        elif first is None or not wire.is_telephony(first):
             reason = "this path takes telephone streams; use /v1/realtime or /ws/conversation"
             await socket.close(_CLOSE_UNSUPPORTED, reason)
         elif refused is not None:
@@ -78,7 +83,12 @@ async def any_stream(socket: WebSocket) -> None:
         else:
             await Stream(socket, "", first).serve()
     except _GONE:
-        pass  # left before it said anything
+        return  # left before it said anything
+    if first is not None and is_typed(first):
+        try:
+            await serve_accepted(socket, await authorize(socket), first)
+        except Refused as error:
+            await socket.close(_CLOSE_POLICY, str(error)[:_MAX_REASON_BYTES])
 
 
 class Stream:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from antiphon.config.sections import PhoneSettings
-from antiphon.errors import AntiphonError, BusyError, ConfigError
-from antiphon.server.phone.rest import NewCall, TwilioRest
+from antiphon.errors import AntiphonError, BusyError, ConfigError, ProtocolError
+from antiphon.server.phone.rest import NewCall, TwilioRest, dialable
 from antiphon.session.runners import Agent
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,13 @@ class OutboundCalls:
         self._rest = rest
         self._calls: OrderedDict[str, Dialled] = OrderedDict()
 
+    def _check_prefix(self, to: str) -> None:
+        prefixes = self._phone.dial_prefixes
+        if prefixes and not dialable(to).startswith(prefixes):
+            raise ProtocolError(
+                f"calls go to numbers that begin with {', '.join(prefixes)}; see phone.dial_prefixes"
+            )
+
     async def dial(self, order: Order) -> Dialled:
         """Raises ConfigError, ProtocolError for a number that is none, BusyError, TwilioError."""
         public_url = self._phone.public_url
@@ -121,6 +128,7 @@ class OutboundCalls:
             raise ConfigError("calls are made with phone.public_url, where Twilio asks what to say")
         if sum(call.live for call in self._calls.values()) >= MAX_LIVE:
             raise BusyError(f"{MAX_LIVE} calls that we made are on; try again when one has ended")
+        self._check_prefix(order.to)
         call = Dialled(order)
         self._calls[call.key] = call
         self._forget_old()

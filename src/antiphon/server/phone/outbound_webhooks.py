@@ -20,7 +20,7 @@ from antiphon.server.phone.rest import TwilioError
 from antiphon.server.phone.signature import Form
 from antiphon.server.phone.tokens import Ticket
 from antiphon.server.phone.webhooks import stream_verb
-from antiphon.server.security import authorize, is_local
+from antiphon.server.security import authorize, before_the_body, is_local
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["phone"])
@@ -32,7 +32,10 @@ async def _may_dial(request: Request) -> None:
         raise HTTPException(403, "calls are made with a key; make one with `antiphon keys create`")
 
 
-@router.post("/calls", status_code=201, dependencies=[Depends(_may_dial)])
+dialling = APIRouter(tags=["phone"], route_class=before_the_body(_may_dial))
+
+
+@dialling.post("/calls", status_code=201)
 async def dial(request: Request, order: Order) -> JSONResponse:
     """Make a call. The answer has its id; `GET /calls/{id}` says how it goes."""
     try:

@@ -1,6 +1,6 @@
 """What the agent is told of a call before it begins. Numbers and parameters come from outside: bounded and quoted.
 
-Knows no session. The text goes into the system prompt, so nothing in it may pass for an instruction of the owner.
+Knows no session. The text stands beside the system prompt, so nothing in it may pass for an instruction of the owner.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def with_facts(agent: Agent, ticket: Ticket, parameters: Mapping[str, str]) -> A
         if value
     }
     told = f"{_GIVEN}\n{json.dumps(kept, ensure_ascii=False)}"
-    return replace(agent, prompt=f"{agent.prompt}\n\n{told}".strip())
+    return replace(agent, facts=told)
 
 
 def _plain(text: str, limit: int) -> str:

@@ -14,4 +14,5 @@ def include(app: FastAPI, settings: Settings) -> None:
     check_peers(settings.phone)
     app.include_router(compare.router)  # before `/calls/{key}`
     app.include_router(recorded_webhooks.router)
+    app.include_router(outbound_webhooks.dialling)
     app.include_router(outbound_webhooks.router)

@@ -7,13 +7,14 @@ Source: https://www.twilio.com/docs/usage/security
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import secrets
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from antiphon.config.sections import PhoneSettings
 from antiphon.errors import ConfigError
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 SIGNATURE = "x-twilio-signature"
 _SETTINGS = "x-twilio-webhooks-signature-settings"
 _MAX_FORM_BYTES = 64 << 10
+_FORM_S = 10.0
+"""A form comes in one piece; who takes longer holds a connection, and nothing else."""
 _MAX_FIELDS = 200
 _DEFAULT_PORT = {"wss": 443, "https": 443, "ws": 80, "http": 80}
 
@@ -166,10 +169,16 @@ class Guard:
 
 async def _read_form(request: Request) -> Form:
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_FORM_BYTES:
-            raise Refused(413, f"a webhook has at most {_MAX_FORM_BYTES} bytes", retry=False)
+    try:
+        async with asyncio.timeout(_FORM_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _MAX_FORM_BYTES:
+                    raise Refused(
+                        413, f"a webhook has at most {_MAX_FORM_BYTES} bytes", retry=False
+                    )
+    except (TimeoutError, ClientDisconnect):
+        raise Refused(408, "the form did not come to its end", retry=False) from None
     try:
         pairs = parse_qsl(bytes(body).decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError as error:

@@ -117,7 +117,7 @@ class Connection:
         finally:
             with contextlib.suppress(*self._gone):
                 async with asyncio.timeout(_CLOSE_S):
-                    await self._transport.close(self._close_code, _short(self._close_reason))
+                    await self._transport.close(self._close_code, short(self._close_reason))
 
     async def _serve(self) -> None:
         settings, opening = self._calls.settings, self._opening
@@ -255,5 +255,5 @@ class Connection:
                     await self._transport.send_bytes(frame)
 
 
-def _short(reason: str) -> str:
+def short(reason: str) -> str:
     return reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")

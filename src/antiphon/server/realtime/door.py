@@ -1,7 +1,7 @@
 """The session's side of a Realtime connection: actions and audio become events, events become frames in the outbox.
 
-Not paced: clients of this protocol buffer, and so does the track of WebRTC. How far speech runs ahead of the ear is bounded by the policy. Knows no
-socket.
+Not paced: clients of this protocol buffer, and so does the track of WebRTC. How far speech runs ahead of the ear is
+bounded by the policy. Knows no socket.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
+
 from antiphon.models.ports import STT_RATE_HZ, Pcm16
 from antiphon.session.session import Session as Call
 from antiphon.wire.realtime import audio as formats
 from antiphon.wire.realtime.errors import PeerError
 from antiphon.wire.realtime.hearing import Hearing
+from antiphon.wire.realtime.unmute import Ears, starts_ogg
 
 _UNSCORED_MS = 30_000
 """A client that sends a file is read as fast as it is heard."""
@@ -33,6 +36,8 @@ class Intake:
         self._offset_ms = 0
         """What the session has heard beyond what was received."""
         self._told_full = False
+        self._ears: Ears | None = None
+        """For a client that sends Ogg Opus."""
 
     async def append(self, text: str) -> None:
         """Raises PeerError for what is no audio, or too much of it."""
@@ -41,13 +46,22 @@ class Intake:
                 f"audio: more than {self._max_append_bytes >> 20} MiB in one event; send less at a time",
                 param="audio",
             )
-        pcm, rate_hz = self.audio.feed(formats.from_base64(text)), self.audio.rate_hz
+        pcm, rate_hz = self._decoded(formats.from_base64(text))
         for start in range(0, len(pcm), rate_hz):
             # Rare, so it polls: the ear tells nobody that it has caught up.
             while self._call.unscored_ms > _UNSCORED_MS and not self._call.ended:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
             self.hear(pcm[start : start + rate_hz], rate_hz)
         self._check_room()
+
+    def _decoded(self, data: bytes) -> tuple[Pcm16, int]:
+        """Samples and their rate. Ogg Opus is understood whatever the session says, for no samples begin like that."""
+        if not self.received_ms and starts_ogg(data):
+            self._ears = Ears()
+        if self._ears is None:
+            return self.audio.feed(data), self.audio.rate_hz
+        pcm = self._ears.feed(data)
+        return (np.empty(0, np.int16) if pcm is None else pcm), STT_RATE_HZ
 
     def hear(self, pcm: Pcm16, rate_hz: int) -> None:
         """More of the caller's voice, as it is spoken."""

@@ -94,7 +94,7 @@ class Peer:
             await self._pc.setLocalDescription(await self._pc.createAnswer())
         except ProtocolError:
             raise
-        except Exception as error:  # aiortc's parser raises whatever its parts raise
+        except Exception as error:  # noqa: BLE001 - aiortc's parser raises whatever its parts do
             log.info("webrtc: an offer that cannot be met: %r", error)
             raise ProtocolError("the SDP offer cannot be read, or has no Opus audio") from None
         return str(self._pc.localDescription.sdp)
@@ -213,7 +213,7 @@ class Peer:
         return json.dumps({"type": "error", "event_id": event_id, "error": error})
 
     async def close(self, code: int, reason: str) -> None:
-        """WebRTC has no codes. The channel is closed first: its end is acknowledged, so what came before has arrived."""
+        """WebRTC has no codes. The end of the channel is acknowledged: what came before it has arrived then."""
         channel = self._channel
         if self._left or channel is None or channel.readyState != "open":
             return

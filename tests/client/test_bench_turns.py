@@ -1,0 +1,172 @@
+"""The turn and barge-in benches on a real server, and what they make of what they heard."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.client.test_bench_load import asks, url_of
+from tests.server.support import serving
+from tests.support import run
+
+from antiphon.audio import g711
+from antiphon.client.bench import barge_in, show, turn
+from antiphon.client.bench.barge_in import Outcome, Trial
+from antiphon.client.bench.servers import Arm, Running
+from antiphon.client.bench.traces import Traces, records, stages_of
+from antiphon.client.bench.turn import Asked, Contestant
+from antiphon.client.phone.clips import make_clip
+from antiphon.client.phone.measure import TurnFigures
+from antiphon.client.phone.playback import Playback
+from antiphon.models.scripted import tone
+
+QUESTION = Asked(asks(440), has_pause=False)
+HEARD = TurnFigures("q", 0, 500, True, None, False, 210.0, True, 0, 0, False, 0, 0, 900)
+
+
+def contest(folder: Path) -> Contestant:
+    return Contestant(Arm("antiphon", []), Traces(folder))
+
+
+def test_questions_of_a_call_with_their_stages(tmp_path: Path) -> None:
+    async def scenario() -> Contestant:
+        traced = tmp_path / "traces"
+        async with serving(tmp_path, trace_dir=str(traced), trace_text=True) as served:
+            one = contest(traced)
+            server = Running("antiphon", url_of(served), os.getpid(), False)
+            told: list[str] = []
+            await turn.ask(one, server, [QUESTION, QUESTION], lambda name, *_: told.append(name))
+            assert told == ["antiphon", "antiphon"]
+            return one
+
+    one = run(scenario())
+    found = turn.summary([one])
+    assert found["ratio"] is None
+    arm = found["arms"]["antiphon"]
+    assert (arm["turns"], arm["unanswered"], arm["cut_off"]) == (2, 0, 0)
+    assert arm["voice_to_voice_ms"]["count"] == 2
+    assert (arm["fluent_ms"]["count"], arm["with_pause_ms"]) == (2, None)
+    assert {"transcript", "first token", "first audio", "sent"} <= set(arm["stages_ms"])
+    assert show.turn_chart(found).startswith("<svg")
+    assert show.turn_table(found).row_count == 1
+    assert show.stages_table(found).row_count >= 4
+
+
+def test_a_server_that_is_gone_is_told_of(tmp_path: Path) -> None:
+    one = Contestant(Arm("antiphon", []))
+    server = Running("antiphon", "ws://127.0.0.1:9/media-stream", os.getpid(), False)
+    asyncio.run(turn.ask(one, server, [QUESTION], lambda *_: None))
+    arm = turn.summary([one])["arms"]["antiphon"]
+    assert (arm["turns"], arm["unanswered"]) == (1, 1)
+    assert arm["voice_to_voice_ms"] is None
+    assert "31902" in arm["troubles"][0]
+    assert show.turn_table({"arms": {"antiphon": arm}}).row_count == 1
+
+
+def test_the_ratio_is_of_the_medians() -> None:
+    ours, theirs = Contestant(Arm("antiphon", [])), Contestant(Arm("pipecat", []))
+    for one, delay in ((ours, 400.0), (theirs, 800.0)):
+        fields = {"voice_to_voice_ms": delay, "barge_in_to_silence_ms": None, "cleared": False}
+        one.turns = [(QUESTION, _with(HEARD, **fields))]
+    assert turn.summary([ours, theirs])["ratio"] == 0.5
+
+
+def _with(figures: TurnFigures, **changed: Any) -> TurnFigures:
+    return replace(figures, **changed)
+
+
+def test_records_come_from_traces() -> None:
+    line = '{"t":9,"actions":[{"type":"TurnRecorded","record":{"speech_end_ms":100,"first_sent_ms":460}}]}'
+    found = records(f'{{"trace":1}}\n{line}\n{line[:40]}"TurnRecorded"\n')
+    assert found == [{"speech_end_ms": 100, "first_sent_ms": 460}]
+    assert stages_of(found[0]) == {"sent": 360.0}
+    assert stages_of({}) == {}
+
+
+def test_no_trace_is_no_records(tmp_path: Path) -> None:
+    assert asyncio.run(Traces(tmp_path).next_call(wait_s=0.05)) == []
+
+
+# -- barge-in ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trial", "result"),
+    [
+        (Trial("interruption", "stop", asks(660), 0.5), "stopped"),
+        (Trial("backchannel", "echo", None, 0.5), "unmoved"),
+    ],
+    ids=["words", "echo"],
+)
+def test_trials_on_a_real_server(tmp_path: Path, trial: Trial, result: str) -> None:
+    async def scenario() -> Outcome:
+        traced = tmp_path / "traces"
+        async with serving(tmp_path, trace_dir=str(traced), trace_text=True) as served:
+            server = Running("antiphon", url_of(served), os.getpid(), False)
+            return await barge_in.attempt(contest(traced), server, asks(550), trial)
+
+    outcome = run(scenario())
+    assert (outcome.result, outcome.trouble) == (result, "")
+    assert (outcome.stop_ms is not None) == (result == "stopped")
+
+
+def test_an_answer_that_does_not_come_is_a_failed_trial(tmp_path: Path) -> None:
+    server = Running("antiphon", "ws://127.0.0.1:9/media-stream", os.getpid(), False)
+    trial = Trial("interruption", "stop", asks(660), 0.1)
+    outcome = asyncio.run(barge_in.attempt(contest(tmp_path), server, asks(550), trial))
+    assert outcome.result == "failed"
+    assert "31902" in outcome.trouble
+
+
+def test_what_became_of_a_sound() -> None:
+    trial = Trial("backchannel", "mm-hm", None, 1.0)
+    peer_cleared = barge_in.judge(trial, HEARD, None)
+    assert (peer_cleared.result, peer_cleared.stop_ms) == ("stopped", 210.0)
+    assert barge_in.judge(trial, _with(HEARD, cleared=False), None).result == "unmoved"
+    assert barge_in.judge(trial, HEARD, [{"interrupted": True}]).result == "stopped"
+    resumed = barge_in.judge(trial, HEARD, [{"kind": "greeting", "interrupted": True}, {}])
+    assert (resumed.result, resumed.stop_ms) == ("resumed", None)
+    assert barge_in.judge(trial, _with(HEARD, cleared=False), [{}]).result == "unmoved"
+
+
+def test_trials_are_the_same_for_the_same_seed() -> None:
+    cough = make_clip("cough", barge_in.cough(0), 8_000)
+    made = [barge_in.trials([asks(660)], [asks(880)], [cough], 6, seed) for seed in (1, 1, 2)]
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+    names = [trial.name for trial in made[0] if trial.kind == "backchannel"]
+    assert sorted(set(names)) == ["880", "cough", "echo"]
+    assert sum(trial.kind == "interruption" for trial in made[0]) == 6
+
+
+def test_an_echo_is_softer_and_late() -> None:
+    playback = Playback(0.0)
+    playback.add(g711.encode_ulaw(tone(300, 400, 8_000, 2_000)))
+    playback.advance(0.399)
+    echo = barge_in.LiveEcho(playback)
+    pcm = g711.decode_ulaw(echo.frames[0].codes).astype(np.float64)
+    assert len(pcm) == 160
+    assert np.sqrt(np.mean(pcm**2)) == pytest.approx(200, rel=0.1)
+    assert len(barge_in.LiveEcho(Playback(0.0)).frames[0].codes) == 160  # nothing was heard yet
+
+
+def test_a_table_of_outcomes() -> None:
+    outcomes = {
+        "antiphon": [
+            Outcome("interruption", "stop", 1.0, "stopped", 220.0),
+            Outcome("backchannel", "echo", 1.0, "unmoved"),
+            Outcome("backchannel", "cough", 1.0, "failed", None, "no answer"),
+        ]
+    }
+    found = barge_in.summary(outcomes)
+    arm = found["arms"]["antiphon"]
+    assert arm["interruptions"]["stop_ms"]["median"] == 220.0
+    assert (arm["backchannels"]["count"], arm["backchannels"]["failed"]) == (2, 1)
+    assert set(arm["by_sound"]) == {"echo", "cough"}
+    assert show.barge_in_table(found).row_count == 1
+    assert show.barge_in_chart(found).startswith("<svg")
