@@ -48,7 +48,7 @@ LIMITS: Mapping[str, Any] = {
 }
 """Settings of everything that is served through Modal's front end."""
 
-SERVICE_TOKEN = "VOICE_SERVICE_TOKEN"
+SERVICE_TOKEN = "VOICE_SERVICE_TOKEN"  # noqa: S105 - the name of a variable
 PROXY_KEY, PROXY_SECRET = "VOICE_PROXY_KEY", "VOICE_PROXY_SECRET"
 SERVICE_SECRET = modal.Secret.from_name("voice-auth", required_keys=[SERVICE_TOKEN])
 """Both sides of a connection between services have it."""
@@ -147,7 +147,7 @@ def client_options(urls: Mapping[str, str]) -> dict[str, Any]:
 
 
 def until_ready(urls: Mapping[str, str], limit_s: float) -> None:
-    """Wake the services up, all at once, and wait for their models. Blocking. Raises TimeoutError with who is missing."""
+    """Wake the services up, all at once, and wait for their models. Blocking. Raises TimeoutError."""
     end_s = time.monotonic() + limit_s
     with ThreadPoolExecutor(len(urls)) as threads:
         ready = list(threads.map(lambda url: _becomes_ready(url, end_s), urls.values()))

@@ -33,9 +33,9 @@ _CHOICES = ("ASR_MODEL", "LLM_MODEL", "TTS_MODEL", "ANTIPHON_MODELS__OPTIONS")
     retries=modal.Retries(max_retries=1),
 )
 def process_audio(audio: bytes, response_format: str = "wav", bitrate: int = 64) -> bytes:
-    """Any audio file's bytes -> the answer's, as wav, mp3, opus or flac. The first call of a container loads the models.
+    """Any audio file's bytes -> the answer's, as wav, mp3, opus or flac; `bitrate`: kbit/s of a compressed one.
 
-    `bitrate`: kbit/s of a compressed answer. Raises AudioError, ModelError.
+    The first call of a container loads the models. Raises AudioError, ModelError.
     """
     import antiphon
 

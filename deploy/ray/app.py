@@ -23,10 +23,18 @@ from ray.serve import Application
 
 from antiphon.audio.resample import Resampler
 from antiphon.config import Settings, load
-from antiphon.errors import AntiphonError, ConfigError, ModelError
+from antiphon.errors import ConfigError, ModelError
 from antiphon.models.lanes import LaneStats
 from antiphon.models.pool import ModelSet, Work
-from antiphon.models.ports import Kind, LlmDelta, LlmRequest, Pcm16, SpeechRequest, Transcript
+from antiphon.models.ports import (
+    STT_RATE_HZ,
+    Kind,
+    LlmDelta,
+    LlmRequest,
+    Pcm16,
+    SpeechRequest,
+    Transcript,
+)
 from antiphon.models.remote.ray_serve import RemoteFacts
 from antiphon.models.store import WeightStore
 from antiphon.server.app import create_app
@@ -38,7 +46,9 @@ _REMOTE = (Kind.STT, Kind.LLM, Kind.TTS)
 """Voice activity and end of turn stay with the call: 30 windows a second are not worth a network."""
 _HTTP_PLACES = 32
 """Of an ingress replica, beside its calls: pages, probes, OpenAI-compatible requests."""
-_BATCH_WAIT_S = 0.005
+_BATCH_SAMPLES = 28 * STT_RATE_HZ
+"""Longer utterances are cut at quiet places, which is not work for a batch."""
+_BATCH_S = 30.0
 _STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 
@@ -101,7 +111,7 @@ class Plan(Strict):
     llm: Size = Size()
     tts: Size = Size()
     stt_batch: int = Field(8, ge=1)
-    """Utterances that one replica takes in together."""
+    """Utterances at most that a replica hears in one pass, if its model can."""
     drain_s: float = Field(600.0, ge=0)
     """An ingress replica that is to go may wait so long for its calls to end."""
 
@@ -141,34 +151,41 @@ class Replica:
 
 @serve.deployment
 class Stt(Replica):
+    """A model with a `transcribe_batch(audios, *, language)` hears several callers in one pass; others, one by one."""
+
     async def __init__(self, plan: Plan) -> None:
         await self.start(Kind.STT, plan.settings)
+        self._in_one_pass = getattr(self.models.backend(Kind.STT), "transcribe_batch", None)
         self._together.set_max_batch_size(plan.stt_batch)  # type: ignore[attr-defined]
 
     async def transcribe(self, audio: Pcm16, language: str | None, partial: bool) -> Transcript:
-        heard = await self._together((audio, language, partial))
-        if isinstance(heard, AntiphonError):
-            raise heard
-        return heard
+        if self._in_one_pass is not None and audio.size <= _BATCH_SAMPLES:
+            heard = await self._together((audio, language))
+            if heard is not None:
+                return heard
+        return await self.models.transcribe(
+            audio, language=language, partial=partial, work=Work("")
+        )
 
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=_BATCH_WAIT_S)
-    async def _together(
-        self, asked: Sequence[tuple[Pcm16, str | None, bool]]
-    ) -> list[Transcript | AntiphonError]:
-        """Finals before partials; one that fails does not spoil the others."""
-        order = sorted(range(len(asked)), key=lambda at: asked[at][2])
-        found = await asyncio.gather(*(self._heard(*asked[at]) for at in order))
-        return [answer for _, answer in sorted(zip(order, found, strict=True), key=lambda p: p[0])]
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
+    async def _together(self, asked: Sequence[tuple[Pcm16, str | None]]) -> list[Transcript | None]:
+        """What has come while the model was at work; None for each that it could not do in one pass.
 
-    async def _heard(
-        self, audio: Pcm16, language: str | None, partial: bool
-    ) -> Transcript | AntiphonError:
-        try:
-            return await self.models.transcribe(
-                audio, language=language, partial=partial, work=Work("")
-            )
-        except AntiphonError as error:
-            return error
+        Without a wait: a lone caller is not held up, and under load the batches fill by themselves.
+        """
+        found: list[Transcript | None] = [None] * len(asked)
+        for language in {language for _, language in asked}:
+            places = [at for at, (_, spoken) in enumerate(asked) if spoken == language]
+            audios = [asked[at][0] for at in places]
+            try:
+                async with asyncio.timeout(_BATCH_S):
+                    heard = await asyncio.to_thread(self._in_one_pass, audios, language=language)
+            except (ModelError, TimeoutError) as error:
+                log.warning("%d utterances are heard one by one: %s", len(audios), error)
+                continue
+            for at, transcript in zip(places, heard, strict=True):
+                found[at] = transcript
+        return found
 
 
 @serve.deployment

@@ -32,10 +32,15 @@ def test_audio_comes_with_its_page() -> None:
         assert given >= start - 2_000
 
 
-@pytest.mark.parametrize("data", [b"nonsense", FILE[len(FILE) // 2 :], b"OggS" + bytes(26) + b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"nonsense", FILE[len(FILE) // 2 :], b"OggS" + bytes(26) + b"\xff"]
+)
 def test_what_is_no_opus(data: bytes) -> None:
     reader = OggOpusReader()
+
+    def feed_all() -> None:
+        for piece in (data, b"\1" * 300, b"OggS"):
+            reader.feed(piece)
+
     with pytest.raises(AudioError):
-        reader.feed(data)
-        reader.feed(b"\1" * 300)
-        reader.feed(b"OggS")
+        feed_all()

@@ -89,42 +89,38 @@ def test_lost_connection_is_said_and_mended(page: Page, server: FakeServer) -> N
     again.wait(lambda c: c.frames)
 
 
-@pytest.mark.parametrize(
-    ("ready_status", "words"), [(200, "may be busy"), (503, "loading"), (404, "cannot be reached")]
-)
-def test_refused_conversation(
-    page: Page, server: FakeServer, ready_status: int, words: str
-) -> None:
-    server.refusing = True
-    server.ready_status = ready_status
-    if ready_status == 404:
-        page.route("**/ready", lambda route: route.abort())
-    page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("alert")).to_contain_text(words)
-    server.refusing = False
-    page.get_by_role("button", name="Reconnect now").click()
-    server.next_conversation().connected()
-    expect(page.get_by_role("alert")).to_be_empty()
+def test_refused_conversation(page: Page, server: FakeServer) -> None:
+    alert = page.get_by_role("alert")
+    for ready_status, words in [(200, "may be busy"), (503, "loading"), (404, "cannot be reached")]:
+        server.refusing = True
+        server.ready_status = ready_status
+        if ready_status == 404:
+            page.route("**/ready", lambda route: route.abort())
+        page.get_by_role("button", name="Start").click()
+        expect(alert).to_contain_text(words)
+        server.refusing = False
+        page.get_by_role("button", name="Reconnect now").click()
+        server.next_conversation().connected()
+        expect(alert).to_be_empty()
+        page.keyboard.press("Escape")
 
 
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
+def test_busy_server(page: Page, server: FakeServer) -> None:
+    for reason, words in [
         ("", "busy: all conversations are taken"),
+        ("there is no disk space", "there is no disk space"),
         ("all 32 lines are busy; try again soon", "busy: all conversations are taken"),
         ("the models are still loading; try again in a moment", "loading its models"),
-        ("there is no disk space", "there is no disk space"),
-    ],
-)
-def test_busy_server(page: Page, server: FakeServer, reason: str, words: str) -> None:
-    page.get_by_role("button", name="Start").click()
-    talk = server.next_conversation()
-    if reason:
-        talk.send("error", message=reason)
-    talk.close(1013)
-    expect(page.get_by_role("alert")).to_contain_text(words)
-    server.next_conversation().connected()
-    expect(page.get_by_role("alert")).to_be_empty()
+    ]:
+        page.get_by_role("button", name="Start").click()
+        talk = server.next_conversation()
+        if reason:
+            talk.send("error", message=reason)
+        talk.close(1013)
+        expect(page.get_by_role("alert")).to_contain_text(words)
+        server.next_conversation().connected()  # the page tries again by itself
+        expect(page.get_by_role("alert")).to_be_empty()
+        page.keyboard.press("Escape")
 
 
 def test_refusal_for_good_is_not_tried_again(page: Page, server: FakeServer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -71,7 +71,7 @@ class Endpoint:
         import openai
 
         self._find_key()
-        limits = httpx.Limits(keepalive_expiry=_KEEP_S)
+        limits: Any = httpx.Limits(keepalive_expiry=_KEEP_S)  # openai may bring its own httpx
         self._clients = [
             openai.AsyncOpenAI(
                 api_key=self._key.get_secret_value(),

@@ -101,6 +101,12 @@ async def services(module: ModuleType) -> AsyncIterator[dict[str, str]]:
         yield found
 
 
+async def ready(http: httpx.AsyncClient, url: str = "") -> None:
+    async with asyncio.timeout(30):
+        while (await http.get(f"{url}/ready")).status_code != 200:  # noqa: ASYNC110 - over HTTP
+            await asyncio.sleep(0.01)
+
+
 async def ask(url: str) -> Client:
     """A question to `/ws/conversation`, answered to its end."""
     address = url.replace("http", "ws", 1) + "/ws/conversation"
@@ -132,12 +138,7 @@ def test_a_call_through_the_orchestrator_and_three_services(
                 monkeypatch.setenv(f"VOICE_{kind.upper()}_URL", url)
             app = await asyncio.to_thread(module.OrchestratorService().web.local)
             async with served(app) as url, httpx.AsyncClient(base_url=url) as http:
-
-                async def ready() -> bool:
-                    return (await http.get("/ready")).status_code == 200
-
-                while not await ready():
-                    await asyncio.sleep(0.01)
+                await ready(http)
                 caller = await ask(url)
                 assert "".join(m["text"] for m in caller.of("ai_text")) == "It is noon."
                 assert any(isinstance(frame, bytes) for frame in caller.frames)
@@ -168,7 +169,7 @@ def test_a_service_that_never_answers_is_named(
     imported: Imported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = imported("antiphon_modal")
-    with pytest.raises(TimeoutError, match="stt at http://127.0.0.1:9"):
+    with pytest.raises(TimeoutError, match="stt at http://127"):
         shared.until_ready({"stt": "http://127.0.0.1:9"}, 0.01)
 
 
@@ -221,8 +222,7 @@ def test_the_llm_class_starts_vllm_and_ends_it(
 
         async def main() -> None:
             async with served(app) as url, httpx.AsyncClient(headers=TOKEN, timeout=20) as http:
-                while (await http.get(f"{url}/ready")).status_code != 200:
-                    await asyncio.sleep(0.01)
+                await ready(http, url)
                 asked = {"messages": [{"role": "user", "content": "what time is it"}], "model": "x"}
                 reply = await http.post(f"{url}/v1/chat/completions", json=asked)
                 assert reply.json()["choices"][0]["message"]["content"] == "It is noon."
@@ -250,8 +250,7 @@ def test_the_voice_of_the_phone_bot_speaks_the_xtts_api(
 
     async def main() -> None:
         async with served(app) as url, httpx.AsyncClient(headers=TOKEN, timeout=20) as http:
-            while (await http.get(f"{url}/ready")).status_code != 200:
-                await asyncio.sleep(0.01)
+            await ready(http, url)
             speakers = await http.get(f"{url}/studio_speakers")
             assert speakers.status_code == 200
             assert speakers.json()

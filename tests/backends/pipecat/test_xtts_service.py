@@ -1,6 +1,6 @@
 """Pipecat's own `XTTSService` against our XTTS service, on a real socket.
 
-Its dependencies exclude some of ours: run it in an environment of its own, `pip install pipecat-ai==1.14.0 -e . pytest`.
+Run it in an environment of its own, for its dependencies are many: `pip install pipecat-ai==1.14.0 -e . pytest`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import pytest
 
 pytest.importorskip("pipecat")
 
-import aiohttp  # noqa: E402
-from pipecat.frames.frames import (  # noqa: E402
+import aiohttp
+from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
     TTSAudioRawFrame,
     TTSSpeakFrame,
     TTSStoppedFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline  # noqa: E402
-from pipecat.pipeline.runner import PipelineRunner  # noqa: E402
-from pipecat.pipeline.task import PipelineParams, PipelineTask  # noqa: E402
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor  # noqa: E402
-from pipecat.services.xtts.tts import XTTSService  # noqa: E402
-from tests.server.services.support import service  # noqa: E402
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.runner import PipelineRunner
+from pipecat.pipeline.task import PipelineParams, PipelineTask
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.xtts.tts import XTTSService
+from tests.server.services.support import service
 
-from antiphon.models.ports import Kind  # noqa: E402
+from antiphon.models.ports import Kind
 
 
 class Ear(FrameProcessor):
@@ -79,7 +79,7 @@ def test_pipecat_speaks_through_us(rate_hz: int, tmp_path: Path) -> None:
             await running
             assert not ear.errors
             seconds = sum(len(frame.audio) for frame in ear.audio) / 2 / rate_hz
-            assert seconds == pytest.approx(0.8, abs=0.1)
+            assert seconds == pytest.approx(0.8, abs=0.15)  # Pipecat's resampler keeps its end
             assert {frame.sample_rate for frame in ear.audio} == {rate_hz}
             requests = served.backend(Kind.TTS).requests
             assert {request.voice for request in requests} == {"ben"}

@@ -49,10 +49,9 @@ class Grid:
 def grid() -> Iterator[Grid]:
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from deploy.ray.app import Plan, Size, app
     from ray import serve
     from ray.cluster_utils import Cluster
-
-    from deploy.ray.app import Plan, Size, app
 
     cluster = Cluster(
         initialize_head=True,

@@ -249,9 +249,8 @@ def test_a_node_is_removed(grid: Grid) -> None:
 
 
 def test_a_full_queue_is_busy_and_a_lasting_load_gets_replicas(grid: Grid) -> None:
-    from ray import serve
-
     from deploy.ray.app import Plan, Size, Stt
+    from ray import serve
 
     size = Size(
         resources={"models": 1}, max_replicas=3, ongoing=1, target=1, queued=2, upscale_delay_s=0

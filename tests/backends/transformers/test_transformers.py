@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
@@ -14,7 +15,7 @@ from antiphon.errors import ModelError
 from antiphon.models.llm.transformers_chat import TransformersChat
 from antiphon.models.ports import LlmRequest, Message
 from antiphon.models.store import WeightStore
-from antiphon.models.stt.transformers_whisper import TransformersWhisper
+from antiphon.models.stt.transformers_whisper import KyutaiTransformers, TransformersWhisper
 from antiphon.testing.contracts import check_llm, check_stt
 
 FAMILIES = ["llama", "phi3", "gemma3", "qwen2"]
@@ -103,3 +104,19 @@ def test_whisper_contract(tmp_path: Path) -> None:
     model.load()
     check_stt(model)
     assert model.info.languages == ("en",)
+
+
+def test_kyutai_contract(tmp_path: Path) -> None:
+    model = KyutaiTransformers(WeightStore(), model=tiny.kyutai(tmp_path))
+    model.load()
+    check_stt(model)
+    assert model.info.languages == ("en",)
+    noise = np.random.default_rng(2).normal(0.0, 3_000.0, 3 * 16_000).astype(np.int16)
+    assert model.transcribe(noise).text, "random weights say something"
+
+
+def test_kyutai_hears_a_long_recording_in_pieces(tmp_path: Path) -> None:
+    model = KyutaiTransformers(WeightStore(), model=tiny.kyutai(tmp_path))
+    model.load()
+    noise = np.random.default_rng(2).normal(0.0, 3_000.0, 40 * 16_000).astype(np.int16)
+    assert model.transcribe(noise).text

@@ -100,3 +100,51 @@ def whisper(folder: Path, tokenizer_file: Path) -> str:
     )
     processor.save_pretrained(folder)
     return str(folder)
+
+
+def kyutai(folder: Path) -> str:
+    """-> a folder with Kyutai's speech-to-text of two small layers over a tiny Mimi codec."""
+    import torch
+    import transformers
+
+    words = tokenizer(folder)
+    books, sounds = 4, 32
+    codec = transformers.MimiConfig(
+        hidden_size=16,
+        num_filters=4,
+        num_residual_layers=1,
+        codebook_size=sounds,
+        codebook_dim=8,
+        vector_quantization_hidden_dimension=8,
+        num_quantizers=books,
+        num_semantic_quantizers=1,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=32,
+        upsample_groups=16,
+    )
+    text = len(words)
+    config = transformers.KyutaiSpeechToTextConfig(
+        codec_config=codec,
+        codebook_vocab_size=sounds + 1,
+        vocab_size=text + 1,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=64,
+        num_codebooks=books,
+        audio_bos_token_id=sounds,
+        audio_pad_token_id=text + 1 + books * (sounds + 1),
+        pad_token_id=words.pad_token_id,
+        bos_token_id=text,
+    )
+    torch.manual_seed(3)
+    model = transformers.KyutaiSpeechToTextForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    extractor = transformers.KyutaiSpeechToTextFeatureExtractor(
+        audio_delay_seconds=2.5, audio_silence_prefix_seconds=1.0
+    )
+    transformers.KyutaiSpeechToTextProcessor(extractor, words).save_pretrained(folder)
+    return str(folder)

@@ -34,7 +34,7 @@ def history(served: Served) -> list[tuple[str, str]]:
 
 def test_a_spoken_turn(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as served, nothing_left(), calling(served) as c:
+        async with nothing_left(), serving(tmp_path) as served, calling(served) as c:
             assert c.answer is not None
             assert c.answer.headers["content-type"] == "application/sdp"
             assert c.path.startswith("/v1/realtime/calls/rtc_")
@@ -99,6 +99,31 @@ def test_the_client_clears_the_buffer(tmp_path: Path) -> None:
             await until(lambda: history(served)[-1][0] == "assistant")
             assert len(history(served)[-1][1].split()) < 26
             assert not c.of("error")
+
+    run(main())
+
+
+def test_a_second_response_while_the_first_is_playing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            serving(
+                tmp_path,
+                models__options__llm__scripted={"replies": ["One, two, three. Four, five, six."]},
+                realtime__speak_ahead_ms=100,
+            ) as served,
+            calling(served) as c,
+        ):
+            c.send("response.create")
+            await c.wait("response.done")
+            c.send("response.create")
+            await c.wait("output_audio_buffer.stopped", 2)
+            buffer = [e for e in c.events if e["type"].startswith("output_audio_buffer")]
+            first, second = (e["response"]["id"] for e in c.of("response.created"))
+            assert [e["response_id"] for e in buffer] == [first, first, second, second]
+            assert [e["type"].rpartition(".")[2] for e in buffer] == ["started", "stopped"] * 2
+            await until(lambda: c.loud_ms >= 2 * 560, f"{c.loud_ms} ms of 1200 were heard")
+            texts = [text for role, text in history(served) if role == "assistant"]
+            assert texts == ["One, two, three. Four, five, six."] * 2
 
     run(main())
 
@@ -190,6 +215,17 @@ def test_offers_that_cannot_be_met(tmp_path: Path) -> None:
             assert answer.status_code == 400
             assert answer.json()["error"]["param"].startswith("session.tools")
             assert not len(served.app.state.rtc)
+
+    run(main())
+
+
+def test_an_ice_server_that_is_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, realtime__rtc_ice_servers=["nonsense"]) as served:
+            headers = {"Content-Type": "application/sdp"}
+            answer = await served.http.post("/v1/realtime/calls", content="x", headers=headers)
+            assert answer.status_code == 500
+            assert "rtc_ice_servers" in answer.json()["error"]["message"]
 
     run(main())
 

@@ -34,10 +34,10 @@ CLIENTS: list[tuple[Kind, str, Callable[[Service], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "client"), CLIENTS, ids=[f"{k}-{n}" for k, n, _ in CLIENTS])
-def test_contract(
-    kind: Kind, name: str, client: Callable[[Service], Any], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "client"), CLIENTS, ids=[f"{k}-{n}" for k, n, _ in CLIENTS]
+)
+def test_contract(kind: Kind, name: str, client: Callable[[Service], Any], tmp_path: Path) -> None:
     """The checks run a loop of their own, so the service gets another, in a thread."""
     with _in_a_thread(tmp_path, kind) as served, asyncio.Runner() as runner:
         model = client(served)

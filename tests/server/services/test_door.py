@@ -100,9 +100,7 @@ def test_the_token_over_http(path: str, tmp_path: Path) -> None:
 def test_before_it_is_loaded(tmp_path: Path) -> None:
     async def check() -> None:
         Held.go.clear()
-        async with service(
-            tmp_path, Kind.TTS, wait=False, models__tts="test-held-tts"
-        ) as served:
+        async with service(tmp_path, Kind.TTS, wait=False, models__tts="test-held-tts") as served:
             assert (await served.http.get("/ready")).status_code == 503
             assert (await served.http.get("/studio_speakers")).status_code == 503
             async with moshi_client(served.ws + PACKED) as client:
@@ -136,13 +134,15 @@ def test_an_orderly_end(tmp_path: Path) -> None:
 
 def test_one_that_does_not_end_is_ended(tmp_path: Path) -> None:
     async def check() -> None:
-        async with service(tmp_path, Kind.TTS) as served:
-            async with moshi_client(served.ws + PACKED) as client:
-                await client.until(moshi.Ready)
-                served.server.should_exit = True
-                assert await client.rest() == []
-                async with asyncio.timeout(10):
-                    await served.task
+        async with (
+            service(tmp_path, Kind.TTS) as served,
+            moshi_client(served.ws + PACKED) as client,
+        ):
+            await client.until(moshi.Ready)
+            served.server.should_exit = True
+            assert await client.rest() == []
+            async with asyncio.timeout(10):
+                await served.task
 
     run(check())
 

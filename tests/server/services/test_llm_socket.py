@@ -34,7 +34,12 @@ def test_prompts_one_after_the_other(tmp_path: Path) -> None:
             assert (found[-1]["type"], found[-1]["finish_reason"]) == ("complete", "stop")
             turns = [{"role": "system", "content": "x"}, {"role": "user", "content": "the time"}]
             found = await _ask(socket, messages=turns, cumulative=True)
-            assert [m["text"] for m in found[:-1]] == ["It ", "It is ", "It is noon.", "It is noon."]
+            assert [m["text"] for m in found[:-1]] == [
+                "It ",
+                "It is ",
+                "It is noon.",
+                "It is noon.",
+            ]
             request = served.backend(Kind.LLM).requests[0]
             assert (request.temperature, request.max_tokens) == (0.2, 50)
             await socket.close()

@@ -167,9 +167,7 @@ def test_what_is_no_message(tmp_path: Path) -> None:
 def test_leaving_in_mid_speech_frees_the_place(tmp_path: Path) -> None:
     async def check() -> None:
         slow = {"word_ms": 100, "delay_ms": 20}
-        async with service(
-            tmp_path, Kind.TTS, models__options__tts__scripted=slow
-        ) as served:
+        async with service(tmp_path, Kind.TTS, models__options__tts__scripted=slow) as served:
             async with moshi_client(served.ws + PACKED) as client:
                 await client.send(moshi.Text("word " * 200), moshi.Eos())
                 await client.until(moshi.Audio)
@@ -202,9 +200,7 @@ def test_the_token(way: str, tmp_path: Path) -> None:
             token = "secret-token" if way != "bearer" else "Bearer secret-token"
             query = "&auth_id=secret-token" if way == "query" else ""
             more = {} if way == "query" else {headers[way]: token}
-            async with moshi_client(
-                served.ws + PACKED + query, additional_headers=more
-            ) as client:
+            async with moshi_client(served.ws + PACKED + query, additional_headers=more) as client:
                 await client.until(moshi.Ready)
 
     run(check())

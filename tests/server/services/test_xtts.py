@@ -126,9 +126,7 @@ def test_cloning(tmp_path: Path) -> None:
             assert "xtts" in answer.json()["error"]["message"]
         async with service(tmp_path, Kind.TTS, models__tts="test-learns") as served:
             for wrong in ({"file": CLIP}, {"wav_file": b"nonsense"}):
-                assert (
-                    await served.http.post("/clone_speaker", files=wrong)
-                ).status_code == 400
+                assert (await served.http.post("/clone_speaker", files=wrong)).status_code == 400
             voice = (await served.http.post("/clone_speaker", files={"wav_file": CLIP})).json()
             ask = {**voice, "text": "hello", "language": "en"}
             assert (await served.http.post("/tts_stream", json=ask)).status_code == 200

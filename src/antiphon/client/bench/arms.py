@@ -41,7 +41,8 @@ def antiphon(name: str, sets: Sequence[str]) -> Arm:
 
 QUIET = ("conversation.greeting=", "phone.greeting=", "conversation.idle_prompt_after_ms=0")
 """Nobody speaks unless spoken to."""
-OPEN = ("server.max_calls=100000",)
+OPEN = ("server.max_calls=100000", "server.max_loop_lag_ms=0", "server.max_lane_wait_ms=0")
+"""Every call is taken: the limit of the server is looked for, not that of its settings."""
 
 
 def faked(delays: Delays) -> tuple[str, ...]:

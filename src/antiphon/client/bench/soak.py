@@ -1,6 +1,6 @@
-"""Thousands of short calls, one after another and many at once: a server should keep nothing of a call that has ended.
+"""Thousands of short calls, one after another and many at once: of a call that has ended, nothing should remain.
 
-Each caller asks one question, hears the answer and hangs up. Memory, threads, files and tasks are looked at now and then,
+Each caller asks one question, hears the answer and hangs up. Memory, threads, files and tasks are looked at on the way,
 always when no call is on.
 """
 

@@ -1,17 +1,17 @@
 """Speech to text, language model and voice as deployments of Ray Serve: the ports, on deployment handles.
 
-Meant for the call ingress of `deploy/ray/app.py`, whose replicas find the deployments of their own application. What
-these must answer is `describe`, and `transcribe`, `generate`, `warm`, `release` or `synthesize`. Works on the event loop
-and only waits there. Knows no model, no call and no placement: which replica answers is Serve's choice.
+Meant for the call ingress of `deploy/ray/app.py`, whose replicas find the deployments of their own application. These
+must answer `describe`, and `transcribe`, `generate`, `warm`, `release` or `synthesize`. Works on the event loop and only
+waits there. Knows no model, no call and no placement: which replica answers is Serve's choice.
 
-A replica that dies before it has answered is replaced by another one, unseen. Abandoning a stream cancels the request on
-its replica.
+A replica that dies before it has answered is replaced by another one, unseen. Abandoning a stream cancels the request
+on its replica.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -76,7 +76,7 @@ class RayDeployment:
             self._handle = serve.get_deployment_handle(self.name, app_name=app)
             # Without a limit of its own: replicas may have weights to fetch, and whoever loads has the limit.
             facts = await self._handle.describe.remote()
-        except RayServeException as error:
+        except (RayServeException, KeyError) as error:
             raise ModelError(
                 f"no Ray Serve deployment {self.name!r} can be reached: start deploy.ray.app, or set "
                 f"the option app ({_line(error)})"
@@ -309,8 +309,8 @@ class RayTts(_Remote):
                     yield piece[skipped:]
 
 
-def _expected(found: Any, kind: Callable[..., T]) -> T:
-    if not isinstance(found, kind):  # type: ignore[arg-type]
+def _expected(found: Any, kind: type[T]) -> T:
+    if not isinstance(found, kind):
         raise ModelError(f"a Ray Serve replica answered with {type(found).__name__}")
     return found
 

@@ -6,6 +6,7 @@ turns, partial policies or other calls: it hears an array of samples and gives t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -119,20 +120,46 @@ class TransformersWhisper(_Transcriber):
         known = getattr(self._model.generation_config, "lang_to_id", None) or {}
         return tuple(token.strip("<|>") for token in known) or ("en",)
 
+    def transcribe_batch(
+        self, audios: Sequence[Pcm16], *, language: str | None = None
+    ) -> list[Transcript]:
+        """Utterances of several callers in one pass, each of at most 28 s. Raises ModelError."""
+        if self._model is None:
+            raise ModelError(f"{self.name} is not loaded; call load() first")
+        known = language if language in self.info.languages else None
+        spoken = [at for at, audio in enumerate(audios) if not is_silent(audio)]
+        texts = [""] * len(audios)
+        try:
+            samples = [audios[at].astype(np.float32) / 32768.0 for at in spoken]
+            heard = self._hear_all(samples, known) if samples else []
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{self.name}: {error}") from error
+        for at, text in zip(spoken, heard, strict=True):
+            texts[at] = text
+        return [Transcript(text, known) for text in texts]
+
     def _hear(self, samples: Any, language: str | None) -> str:
+        return self._hear_all([samples], language)[0]
+
+    def _hear_all(self, samples: Sequence[Any], language: str | None) -> list[str]:
         device, dtype = self._on
         inputs = self._processor(
-            samples, sampling_rate=STT_RATE_HZ, return_tensors="pt", return_attention_mask=True
+            list(samples),
+            sampling_rate=STT_RATE_HZ,
+            return_tensors="pt",
+            return_attention_mask=True,
         ).to(device, dtype)
         spoken = (
             {"language": language, "task": "transcribe"} if len(self.info.languages) > 1 else {}
         )
-        budget = int(samples.size / STT_RATE_HZ * _TOKENS_PER_S) + _SPARE_TOKENS
+        longest_s = max(piece.size for piece in samples) / STT_RATE_HZ
+        budget = int(longest_s * _TOKENS_PER_S) + _SPARE_TOKENS
         longest = int(self._model.config.max_target_positions) - _SPARE_TOKENS
         ids = self._model.generate(
             **inputs, max_new_tokens=min(budget, longest), do_sample=False, num_beams=1, **spoken
         )
-        return str(self._processor.batch_decode(ids, skip_special_tokens=True)[0]).strip()
+        found = self._processor.batch_decode(ids, skip_special_tokens=True)
+        return [str(text).strip() for text in found]
 
 
 @register_model("stt", "kyutai-transformers")

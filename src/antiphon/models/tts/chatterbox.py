@@ -129,7 +129,9 @@ def _cloned(model: Any, clip: Path) -> Any:
         raise ModelError(f"there is no clip {str(clip)!r} to clone; set the option clips")
     plain = type(model).norm_loudness
 
-    def in_float32(wav: Any, rate_hz: int) -> Float32:  # NumPy 2 makes the library's factor a double
+    def in_float32(
+        wav: Any, rate_hz: int
+    ) -> Float32:  # NumPy 2 makes the library's factor a double
         return np.asarray(plain(model, wav, rate_hz), np.float32)
 
     model.norm_loudness = in_float32

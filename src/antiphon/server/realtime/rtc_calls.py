@@ -55,9 +55,11 @@ class RtcCalls:
         task = asyncio.create_task(self._run(call_id, peer, calls, opening), name=call_id)
         self._entries[call_id] = _Entry(owner, peer, task)
 
-        def ended(_task: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
             del self._entries[call_id]
             held.close()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("webrtc: %s: freeing it: %r", call_id, error)
 
         task.add_done_callback(ended)
         return call_id
@@ -79,6 +81,7 @@ class RtcCalls:
             _, late = await asyncio.wait(tasks, timeout=_END_S)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _run(self, call_id: str, peer: Peer, calls: Calls, opening: Opening) -> None:
         try:

@@ -23,6 +23,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtcicetransport import parse_stun_turn_uri
 from aiortc.sdp import SessionDescription
 from av import AudioFrame
 
@@ -56,7 +57,12 @@ class Peer:
     gone: tuple[type[Exception], ...] = (ConnectionError,)
 
     def __init__(self, network: Network, max_inbox_bytes: int) -> None:
-        """`max_inbox_bytes`: events that wait to be obeyed; a peer that sends more is left."""
+        """`max_inbox_bytes`: events that wait to be obeyed; a peer that sends more is left.
+
+        Raises ValueError for an address that is none of an ICE server.
+        """
+        for url in network.ice_servers:
+            parse_stun_turn_uri(url)
         self.playout = Playout()
         servers = [
             RTCIceServer(url, network.user or None, network.password or None)
