@@ -5,14 +5,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SYSTEMD_ANALYZE := $(shell command -v systemd-analyze 2>/dev/null)
 CHROMIUM := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: install serve test check format lint types imports core-tests dev chromium lock clean help
+.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd audit
 
 help:
 	@echo "make serve    install, fetch the default models, serve on http://localhost:8000"
 	@echo "make test     install what is missing and run the whole suite"
+	@echo "make test-backends  every back end in an environment of its own (GROUPS=\"moshi nemo\": only some)"
 	@echo "make check    the quick gate: format, lint, types, import rules, core tests"
+	@echo "make audit    known faults of what it depends on (needs PyPI itself, not a mirror)"
 	@echo "make install  only the virtual environment .venv with the command antiphon"
 
 install: $(VENV)/.installed
@@ -33,9 +36,14 @@ $(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
 serve: install
 	$(BIN)/antiphon serve
 
-test: dev chromium
+test: dev chromium systemd
 	$(BIN)/antiphon models pull
 	$(BIN)/python -m pytest
+
+# Back ends whose libraries exclude each other, each with its own: see tests/backends/groups.
+test-backends: install
+	$(PIP) install uv
+	$(BIN)/python tests/backends/groups/run.py $(BIN)/uv $(GROUPS)
 
 check: dev
 	$(BIN)/ruff format --check .
@@ -56,10 +64,31 @@ ifeq ($(CHROMIUM),)
 	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends chromium >/dev/null
 endif
 
+# The units are checked by systemd itself; nothing of it is started.
+systemd:
+ifeq ($(shell uname -s)$(SYSTEMD_ANALYZE),Linux)
+	@echo "Installing systemd-analyze for the tests of the units"
+	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
+	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends systemd >/dev/null
+endif
+
+# The lock files of a user, of a developer, and of the images (deploy/docker).
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" -q
+IMAGE_EXTRAS := --extra phone --extra rtc --extra mcp --extra webrtc --extra denoise --extra otel
+
 lock: $(VENV)/.installed
 	$(PIP) install uv
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" -q pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" -q --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) $(IMAGE_EXTRAS) --extra faster-whisper -c requirements.lock pyproject.toml -o deploy/docker/server.lock
+	$(COMPILE) $(IMAGE_EXTRAS) --extra faster-whisper-cuda --extra transformers --extra coqui -c requirements.lock pyproject.toml -o deploy/docker/cuda.lock
+	printf 'hatchling>=1.27\nsetuptools>=80\nwheel\n' | $(COMPILE) - -o deploy/docker/build.lock
+
+# Known faults of what we depend on. The advisories come from PyPI's JSON interface and not from the package index: where
+# only a mirror of packages is in reach, nothing can be said, and this fails rather than say that all is well.
+audit: dev
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock \
+	 || { echo "Something was found, or could not be looked up: see above"; exit 1; }
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

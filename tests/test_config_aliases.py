@@ -15,6 +15,8 @@ from antiphon.models.registry import parse_spec, shared_registry
 from antiphon.server.loading import chains, check_models
 
 OPTIONS = "models.options"
+
+
 def option(name: str, *back_ends: str, value: Any) -> dict[str, Any]:
     return {f"{back_end}.{name}": value for back_end in back_ends}
 
@@ -114,7 +116,11 @@ MEANT: list[tuple[str, str, dict[str, Any]]] = [
     ("LLM_TEMPERATURE", "0.9", {"agent.temperature": 0.9}),
     ("TTS_MODEL", "piper", {"models.tts": ("piper",)}),
     ("TTS_MODEL", "chatterbox", {"models.tts": ("chatterbox",)}),
-    ("TTS_MODEL_NAME", "kyutai/tts-1.6b-en_fr", {"models.tts": ("moshi:kyutai/tts-1.6b-en_fr", "piper")}),
+    (
+        "TTS_MODEL_NAME",
+        "kyutai/tts-1.6b-en_fr",
+        {"models.tts": ("moshi:kyutai/tts-1.6b-en_fr", "piper")},
+    ),
     ("TTS_MODEL_NAME", "coqui/XTTS-v2", {"models.tts": ("xtts", "piper")}),
     (
         "TTS_MODEL_NAME",

@@ -112,6 +112,8 @@ class Plan(Strict):
     tts: Size = Size()
     stt_batch: int = Field(8, ge=1)
     """Utterances at most that a replica hears in one pass, if its model can."""
+    stt_batch_wait_s: float = Field(0.01, ge=0)
+    """So long the first of a batch waits for others."""
     drain_s: float = Field(600.0, ge=0)
     """An ingress replica that is to go may wait so long for its calls to end."""
 
@@ -157,6 +159,7 @@ class Stt(Replica):
         await self.start(Kind.STT, plan.settings)
         self._in_one_pass = getattr(self.models.backend(Kind.STT), "transcribe_batch", None)
         self._together.set_max_batch_size(plan.stt_batch)  # type: ignore[attr-defined]
+        self._together.set_batch_wait_timeout_s(plan.stt_batch_wait_s)  # type: ignore[attr-defined]
 
     async def transcribe(self, audio: Pcm16, language: str | None, partial: bool) -> Transcript:
         if self._in_one_pass is not None and audio.size <= _BATCH_SAMPLES:
@@ -167,12 +170,9 @@ class Stt(Replica):
             audio, language=language, partial=partial, work=Work("")
         )
 
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.01)
     async def _together(self, asked: Sequence[tuple[Pcm16, str | None]]) -> list[Transcript | None]:
-        """What has come while the model was at work; None for each that it could not do in one pass.
-
-        Without a wait: a lone caller is not held up, and under load the batches fill by themselves.
-        """
+        """What has come within `stt_batch_wait_s`; None for each that could not be heard in one pass."""
         found: list[Transcript | None] = [None] * len(asked)
         for language in {language for _, language in asked}:
             places = [at for at, (_, spoken) in enumerate(asked) if spoken == language]

@@ -125,13 +125,16 @@ def test_an_answer_that_does_not_come_is_a_failed_trial(tmp_path: Path) -> None:
 
 def test_what_became_of_a_sound() -> None:
     trial = Trial("backchannel", "mm-hm", None, 1.0)
-    peer_cleared = barge_in.judge(trial, HEARD, None)
+    peer_cleared = barge_in.judge(trial, 210.0, True, None)
     assert (peer_cleared.result, peer_cleared.stop_ms) == ("stopped", 210.0)
-    assert barge_in.judge(trial, _with(HEARD, cleared=False), None).result == "unmoved"
-    assert barge_in.judge(trial, HEARD, [{"interrupted": True}]).result == "stopped"
-    resumed = barge_in.judge(trial, HEARD, [{"kind": "greeting", "interrupted": True}, {}])
+    assert barge_in.judge(trial, None, False, None).result == "unmoved"
+    assert barge_in.judge(trial, 210.0, True, [{"number": 1}]).result == "stopped"
+    answered = [{"number": 1, "false_alarms": 1}, {"number": 2}]
+    assert barge_in.judge(trial, 210.0, True, answered).result == "stopped"
+    alarm = [{"kind": "greeting", "number": 0}, {"number": 1, "false_alarms": 1}]
+    resumed = barge_in.judge(trial, 210.0, True, alarm)
     assert (resumed.result, resumed.stop_ms) == ("resumed", None)
-    assert barge_in.judge(trial, _with(HEARD, cleared=False), [{}]).result == "unmoved"
+    assert barge_in.judge(trial, None, False, [{}]).result == "unmoved"
 
 
 def test_trials_are_the_same_for_the_same_seed() -> None:

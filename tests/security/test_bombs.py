@@ -115,13 +115,13 @@ def test_a_recording_that_unpacks_without_end() -> None:
             fetcher = RecordingFetcher(company.settings())
             tracemalloc.start()
             try:
-                with pytest.raises(FetchError, match="larger than 20 MiB"):
+                with pytest.raises(FetchError, match="came compressed"):
                     await fetcher.fetch(f"{company.url}/a")
                 _, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
                 await fetcher.close()
-            assert peak < 6 * MAX_BYTES
+            assert peak < MAX_BYTES
 
     run(main())
 
@@ -130,10 +130,13 @@ def test_frames_are_not_compressed(tmp_path: Path) -> None:
     """A compressed frame could unpack a thousandfold; none is agreed on."""
 
     async def main() -> None:
-        async with nothing_left(), serving(tmp_path) as served:
-            async with connect(served.ws, compression="deflate") as socket:
-                assert socket.response is not None
-                assert "Sec-WebSocket-Extensions" not in socket.response.headers
+        async with (
+            nothing_left(),
+            serving(tmp_path) as served,
+            connect(served.ws, compression="deflate") as socket,
+        ):
+            assert socket.response is not None
+            assert "Sec-WebSocket-Extensions" not in socket.response.headers
 
     run(main())
 
@@ -152,7 +155,7 @@ def test_deep_and_wide_json(path: str, tmp_path: Path) -> None:
             ):
                 headers = {"Content-Type": "application/json"}
                 answer = await served.http.post(path, content=body, headers=headers)
-                assert answer.status_code in (400, 413, 422), answer.text[:200]
+                assert answer.status_code < 500, answer.text[:200]
             assert (await served.http.get("/health")).status_code == 200
 
     run(main())

@@ -16,6 +16,7 @@ from antiphon.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from antiphon.client.bench.capacity import Level
     from antiphon.client.bench.servers import Arm
     from antiphon.client.bench.turn import Contestant
     from antiphon.client.phone.clips import Clip
@@ -127,18 +128,9 @@ def capacity(
     servers = [arm for arm in servers if only in arm.name]
     manner = Manner([clip for clip, pause in _questions(say) if not pause])
 
-    def on_level(server: str, level: bench_capacity.Level) -> None:
-        delay = level.voice_to_voice_ms or {"median": 0.0, "p95": 0.0}
-        cpu = level.cpu_ms_per_call_s or 0.0
-        typer.echo(
-            f"{server:24} {level.calls:4} calls  {delay['median']:6.0f} / {delay['p95']:6.0f} ms  "
-            f"{cpu:5.1f} ms CPU per call-s  {level.unanswered} unanswered",
-            err=True,
-        )
-
     with apart(not here) as core:
         runs = bench_capacity.compare(
-            servers, manner, plan, repeats=1 if here else repeats, core=core, on_level=on_level
+            servers, manner, plan, repeats=1 if here else repeats, core=core, on_level=_tell_level
         )
     found = {**bench_capacity.summary(runs), "runs": runs}
     settings = {**asdict(plan), "core": core, "delays": asdict(delays), "set": sets or []}
@@ -252,6 +244,16 @@ def _contestants(folder: Path, make: Any) -> list[Contestant]:
     traces = Traces(folder)
     ours, *others = make(traces.settings())
     return [Contestant(ours, traces), *(Contestant(arm) for arm in others)]
+
+
+def _tell_level(server: str, level: Level) -> None:
+    delay = level.voice_to_voice_ms or {"median": 0.0, "p95": 0.0}
+    cpu = level.cpu_ms_per_call_s or 0.0
+    typer.echo(
+        f"{server:24} {level.calls:4} calls  {delay['median']:6.0f} / {delay['p95']:6.0f} ms  "
+        f"{cpu:5.1f} ms CPU per call-s  {level.unanswered} unanswered",
+        err=True,
+    )
 
 
 def _here(sets: list[str] | None) -> list[Arm]:

@@ -31,7 +31,21 @@ _LITTLE_MEMORY_BYTES = 2 * _GIB
 """The default set takes about 1 GiB once it is loaded."""
 _ENDPOINT_TIMEOUT_S = 4.0
 
-_NEEDS = {"webrtc": ("webrtcvad", "webrtc")}
+_NEEDS = {
+    "webrtc": ("webrtcvad", "webrtc"),
+    "faster-whisper": ("faster_whisper", "faster-whisper"),
+    "transformers": ("transformers", "transformers"),
+    "transformers-whisper": ("transformers", "transformers"),
+    "kyutai-transformers": ("transformers", "transformers"),
+    "nemo": ("nemo", "nemo"),
+    "mlx-whisper": ("mlx_whisper", "mlx-whisper"),
+    "vllm-engine": ("vllm", "vllm"),
+    "xtts": ("TTS", "coqui"),
+    "coqui": ("TTS", "coqui"),
+    "chatterbox": ("chatterbox", "chatterbox"),
+    "moshi": ("moshi", "moshi"),
+    "edge-tts": ("edge_tts", "edge-tts"),
+}
 """Back end -> a module it cannot load without, and the extra that brings it."""
 
 

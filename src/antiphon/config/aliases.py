@@ -134,7 +134,9 @@ ALIASES: dict[str, Alias] = {
     ),
     "LLM_MAX_MODEL_LEN": Alias(
         "models.options.vllm-engine.max_model_len",
-        also=tuple(f"models.options.{name}.context_tokens" for name in ("llamacpp", "transformers")),
+        also=tuple(
+            f"models.options.{name}.context_tokens" for name in ("llamacpp", "transformers")
+        ),
         read=parse_value,
     ),
     "LLM_GPU_MEMORY_UTILIZATION": Alias(

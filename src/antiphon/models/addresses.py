@@ -29,6 +29,7 @@ class Addresses:
             raise ModelError("no address was given: set the option base_url")
         self._clock = clock
         self._rests_until_s = [0.0] * len(self.urls)
+        self._gone = [True] * len(self.urls)
         self._hopeless_until_s = 0.0
         self._using = 0
 
@@ -62,14 +63,18 @@ class Addresses:
             for at in self.in_turn():
                 yield at
             now_s = self._clock()
+            if not any(self._gone):
+                return
             if now_s + pause_s > until_s or now_s < self._hopeless_until_s:
                 self._hopeless_until_s = now_s + _REST_S
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def failed(self, at: int) -> None:
+    def failed(self, at: int, *, gone: bool = True) -> None:
+        """`gone` False: it is there but does not do its work, so that waiting will not help."""
         self._rests_until_s[at] = self._clock() + _REST_S
+        self._gone[at] = gone
 
     def served(self, at: int) -> None:
         self._rests_until_s[at] = self._hopeless_until_s = 0.0

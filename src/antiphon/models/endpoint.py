@@ -27,6 +27,7 @@ _KEY_VARIABLES: Mapping[str, str] = {
 }
 _KEEP_S = 60.0
 """An idle connection is kept for so long: callers think between their questions."""
+_NOT_NOW = (502, 503, 504)
 _NO_KEY = "none"
 """Servers without keys still want the header."""
 
@@ -121,7 +122,7 @@ class Endpoint:
             try:
                 found = await request(self._clients[at])
             except (openai.APIConnectionError, openai.InternalServerError) as error:
-                self._addresses.failed(at)
+                self._addresses.failed(at, gone=_is_gone(error))
                 failure = error
             else:
                 self._addresses.served(at)
@@ -182,3 +183,12 @@ class Endpoint:
         key = self._key.get_secret_value()
         text = text.replace(key, "***") if key and key != _NO_KEY else text
         return " ".join(text.split())[:300]
+
+
+def _is_gone(error: Exception) -> bool:
+    """As a server is while it starts anew; not one that is silent or broken."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in _NOT_NOW
+    return not isinstance(error, openai.APITimeoutError)

@@ -12,7 +12,14 @@ from antiphon.audio.containers import decode_file
 from antiphon.audio.encoding import CONTENT_TYPES, encode_file
 from antiphon.errors import AntiphonError, AudioError, BusyError, suggest
 from antiphon.server.calls import Calls, agent_of
-from antiphon.server.security import Principal, admitted, authorize, before_the_body, check_left, spend
+from antiphon.server.security import (
+    Principal,
+    admitted,
+    authorize,
+    before_the_body,
+    check_left,
+    spend,
+)
 from antiphon.session.oneshot import Answer, answer
 
 router = APIRouter(prefix="/v1", tags=["speech"], route_class=before_the_body(authorize))

@@ -61,7 +61,8 @@ class Server(uvicorn.Server):
             proxy_headers=False,  # who is believed is said by `phone.trusted_proxies`
         )
         super().__init__(config)
-        logging.getLogger("uvicorn.error").addFilter(hide_stream_keys)
+        for name in ("uvicorn.error", "uvicorn.access"):
+            logging.getLogger(name).addFilter(hide_stream_keys)
         self._fastapi = app
         self._drain_s = settings.server.drain_s if drain_s is None else drain_s
 

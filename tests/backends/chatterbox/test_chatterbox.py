@@ -1,4 +1,4 @@
-"""Chatterbox turbo: its library's real loading and inference code, random weights, the language model cut to two layers."""
+"""Chatterbox turbo: its library's real loading and inference code on random weights, the language model of two layers."""
 
 from __future__ import annotations
 

@@ -26,9 +26,7 @@ def tiny(folder: Path, vocabulary: int) -> str:
     mx.random.seed(5)
     shape = ModelDimensions(80, 1500, 32, 2, 2, vocabulary, 448, 32, 2, 2)
     model = Whisper(shape, mx.float32)
-    mx.save_safetensors(
-        str(folder / "weights.safetensors"), dict(tree_flatten(model.parameters()))
-    )
+    mx.save_safetensors(str(folder / "weights.safetensors"), dict(tree_flatten(model.parameters())))
     (folder / "config.json").write_text(json.dumps({**vars(shape), "model_type": "whisper"}))
     return str(folder)
 

@@ -148,7 +148,12 @@ def tiny(folder: Path) -> str:
     text = folder / "text.txt"
     text.write_text("good morning how can I help you today\n" * 50)
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "words"), vocab_size=40, pad_id=3, hard_vocab_limit=False, minloglevel=2
+        input=str(text),
+        model_prefix=str(folder / "words"),
+        vocab_size=40,
+        pad_id=3,
+        hard_vocab_limit=False,
+        minloglevel=2,
     )
     (folder / "config.json").write_text(json.dumps(model_config()))
     (folder / "mimi.json").write_text(json.dumps(codec_config()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_partials_hear_only_what_is_new_and_change_nothing(
         texts.append(model.transcribe(audio[:end], partial=True).text)
         counts.append(len(steps))
     assert max(counts[1:]) <= counts[0] + 1, "each second costs as much as the first"
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
     assert model.transcribe(audio[: 4 * 16_000]).text, "a guess at the end"
     assert model.transcribe(audio).text == whole, "and the caller went on after all"
 

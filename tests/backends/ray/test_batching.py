@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,8 +56,10 @@ class Batching:
         return [Transcript(str(audio[0]), language) for audio in audios]
 
 
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> type[Batching]:
+@pytest.fixture(scope="module")
+def stt() -> Iterator[Any]:
+    """A handle of the deployment, in this process: Serve's own mode for tests. Once: it cannot be made again."""
+    plan = Plan(settings={"models.stt": "batching"}, stt_batch=4, stt_batch_wait_s=0.5)
     # Batching asks for it, and the local testing mode of Ray 2.60 does not set it.
     here = ReplicaContext(
         replica_id=ReplicaID("1", DeploymentID("Stt", "batching")),
@@ -66,16 +68,18 @@ def model(monkeypatch: pytest.MonkeyPatch) -> type[Batching]:
         rank=ReplicaRank(rank=0, node_rank=0, local_rank=0),
         world_size=1,
     )
-    monkeypatch.setattr(serve.context, "_INTERNAL_REPLICA_CONTEXT", here)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve.context, "_INTERNAL_REPLICA_CONTEXT", here)
+        yield serve.run(
+            Stt.bind(plan), name="batching", route_prefix=None, _local_testing_mode=True
+        )
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> type[Batching]:
     for name, value in (("go", threading.Event()), ("batches", []), ("alone", [])):
         monkeypatch.setattr(Batching, name, value)
     return Batching
-
-
-def replica() -> Any:
-    """A handle of the deployment, in this process: Serve's own mode for tests."""
-    plan = Plan(settings={"models.stt": "batching"}, stt_batch=4)
-    return serve.run(Stt.bind(plan), name="batching", route_prefix=None, _local_testing_mode=True)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -85,14 +89,13 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
-def test_what_comes_while_the_model_works_is_heard_in_one_pass(model: type[Batching]) -> None:
-    stt = replica()
+def test_utterances_of_several_callers_are_heard_in_one_pass(
+    stt: Any, model: type[Batching]
+) -> None:
     first = stt.transcribe.remote(utterance(1), "en", False)
     until(lambda: model.batches)
     others = [stt.transcribe.remote(utterance(n), "en", False) for n in (2, 3)]
     french = stt.transcribe.remote(utterance(4), "fr", False)
-    # All on the replica's event loop, so this comes after them.
-    stt.describe.remote().result()
     model.go.set()
     heard = [response.result() for response in (first, *others, french)]
     assert [transcript.text for transcript in heard] == ["1", "2", "3", "4"]
@@ -102,10 +105,9 @@ def test_what_comes_while_the_model_works_is_heard_in_one_pass(model: type[Batch
 
 
 def test_a_batch_that_fails_and_what_is_too_long_are_heard_alone(
-    model: type[Batching], monkeypatch: pytest.MonkeyPatch
+    stt: Any, model: type[Batching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Batching, "broken", True)
-    stt = replica()
     asked = [stt.transcribe.remote(utterance(n), "en", False) for n in (1, 2)]
     assert [response.result().text for response in asked] == ["1", "2"]
     assert sum(count for _, count in model.batches) == 2

@@ -106,6 +106,18 @@ def test_whisper_contract(tmp_path: Path) -> None:
     assert model.info.languages == ("en",)
 
 
+def test_whisper_hears_several_callers_in_one_pass(tmp_path: Path) -> None:
+    words = WeightStore().files("whisper-base")["tokenizer.json"]
+    model = TransformersWhisper(WeightStore(), model=tiny.whisper(tmp_path, words))
+    model.load()
+    noise = np.random.default_rng(7).normal(0, 2_000, 48_000).astype(np.int16)
+    audios = [noise[:16_000], np.zeros(16_000, np.int16), noise[16_000:32_000]]
+    heard = model.transcribe_batch(audios, language="en")
+    assert heard == [model.transcribe(audio, language="en") for audio in audios]
+    assert heard[1].text == ""
+    assert model.transcribe_batch([]) == []
+
+
 def test_kyutai_contract(tmp_path: Path) -> None:
     model = KyutaiTransformers(WeightStore(), model=tiny.kyutai(tmp_path))
     model.load()

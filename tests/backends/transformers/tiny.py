@@ -56,7 +56,9 @@ def chat_model(folder: Path, family: str, *, head_dim: int = 8) -> str:
     configs = {
         "llama": lambda: transformers.LlamaConfig(**shape),
         "phi3": lambda: transformers.Phi3Config(**shape),
-        "gemma3": lambda: transformers.Gemma3TextConfig(**shape, head_dim=head_dim, sliding_window=64),
+        "gemma3": lambda: transformers.Gemma3TextConfig(
+            **shape, head_dim=head_dim, sliding_window=64
+        ),
         "qwen2": lambda: transformers.Qwen2Config(**shape),
     }
     torch.manual_seed(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import aioice.ice
@@ -128,6 +129,22 @@ def test_a_second_response_while_the_first_is_playing(tmp_path: Path) -> None:
     run(main())
 
 
+def test_an_event_that_is_too_large_for_the_channel(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            serving(tmp_path, models__options__llm__scripted={"replies": ["word " * 60]}) as served,
+            calling(served) as c,
+        ):
+            c.send("response.create")
+            (item,) = (await c.wait("response.done"))["response"]["output"]
+            c.send("conversation.item.retrieve", item_id=item["id"])
+            assert (await c.wait("error"))["error"]["code"] == "event_too_large"
+            c.send("conversation.item.delete", item_id=item["id"])
+            await c.wait("conversation.item.deleted")
+
+    run(main())
+
+
 def test_the_session_of_the_form_and_hanging_up(tmp_path: Path) -> None:
     async def main() -> None:
         session = {"type": "realtime", "instructions": "Be a pirate.", "model": "gpt-realtime"}
@@ -226,6 +243,19 @@ def test_an_ice_server_that_is_none(tmp_path: Path) -> None:
             answer = await served.http.post("/v1/realtime/calls", content="x", headers=headers)
             assert answer.status_code == 500
             assert "rtc_ice_servers" in answer.json()["error"]["message"]
+
+    run(main())
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "antiphon.server.realtime.rtc_peer", None)
+
+    async def main() -> None:
+        async with serving(tmp_path) as served:
+            headers = {"Content-Type": "application/sdp"}
+            answer = await served.http.post("/v1/realtime/calls", content="x", headers=headers)
+            assert answer.status_code == 501
+            assert "antiphon[rtc]" in answer.json()["error"]["message"]
 
     run(main())
 

@@ -68,7 +68,7 @@ def test_mistakes_are_told_and_forgiven(tmp_path: Path) -> None:
 
 def test_an_answer_can_be_broken_off(tmp_path: Path) -> None:
     async def check() -> None:
-        slow = {"rules": {"story": STORY}, "delay_ms": 20}
+        slow = {"rules": {"story": STORY * 40}, "piece_delay_ms": 20}
         async with (
             service(tmp_path, Kind.LLM, models__options__llm__scripted=slow) as served,
             connect(served.ws + "/ws") as socket,

@@ -166,7 +166,7 @@ def test_what_is_no_message(tmp_path: Path) -> None:
 
 def test_leaving_in_mid_speech_frees_the_place(tmp_path: Path) -> None:
     async def check() -> None:
-        slow = {"word_ms": 100, "delay_ms": 20}
+        slow = {"word_ms": 100, "piece_delay_ms": 20}
         async with service(tmp_path, Kind.TTS, models__options__tts__scripted=slow) as served:
             async with moshi_client(served.ws + PACKED) as client:
                 await client.send(moshi.Text("word " * 200), moshi.Eos())

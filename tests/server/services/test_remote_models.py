@@ -111,9 +111,9 @@ class _Tries:
         addresses: Addresses = holder._addresses
         told = addresses.failed
 
-        def failed(at: int) -> None:
+        def failed(at: int, *, gone: bool = True) -> None:
             self.failed += 1
-            told(at)
+            told(at, gone=gone)
 
         addresses.failed = failed  # type: ignore[method-assign]
 

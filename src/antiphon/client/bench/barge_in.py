@@ -24,7 +24,7 @@ from antiphon.client.bench.spread import spread
 from antiphon.client.bench.turn import Contestant
 from antiphon.client.phone.caller import Number, PhoneCall
 from antiphon.client.phone.clips import FRAME_BYTES, FRAME_MS, RATE_HZ, SILENCE, Clip, Frame
-from antiphon.client.phone.measure import TurnFigures, measure
+from antiphon.client.phone.measure import measure
 from antiphon.client.phone.playback import Playback
 from antiphon.errors import AntiphonError
 
@@ -173,8 +173,10 @@ async def attempt(one: Contestant, server: Running, question: Clip, trial: Trial
     records = await one.traces.next_call() if one.traces is not None and call.ended else None
     if trouble:
         return Outcome(trial.kind, trial.name, trial.after_s, "failed", None, trouble)
-    figures = await asyncio.to_thread(measure, call.recording(), call.asked)
-    return judge(trial, figures[1], records)
+    recording = call.recording()
+    figures = await asyncio.to_thread(measure, recording, call.asked)
+    cleared = any(at >= call.asked[1].speech_start for at in recording.clears)
+    return judge(trial, figures[1].barge_in_to_silence_ms, cleared, records)
 
 
 async def _interrupt(call: PhoneCall, question: Clip, trial: Trial) -> str:
@@ -194,15 +196,27 @@ async def _interrupt(call: PhoneCall, question: Clip, trial: Trial) -> str:
     return ""
 
 
-def judge(trial: Trial, heard: TurnFigures, records: Sequence[Mapping[str, Any]] | None) -> Outcome:
-    """`records`: of a server of ours, the turns of this call; None: of a peer, which drops its audio only to stop."""
+def judge(
+    trial: Trial,
+    silent_after_ms: float | None,
+    cleared: bool,
+    records: Sequence[Mapping[str, Any]] | None,
+) -> Outcome:
+    """`cleared`: it had its audio dropped after the sound began. `silent_after_ms`: when it was last heard then.
+
+    `records`: of a server of ours, the turns of this call; None: of a peer, which drops its audio only to stop.
+    """
     if records is None:
-        result = "stopped" if heard.cleared else "unmoved"
+        result = "stopped" if cleared else "unmoved"
     else:
-        first = next((r for r in records if r.get("kind", "answer") == "answer"), {})
-        paused = heard.cleared or first.get("false_alarms", 0) > 0
-        result = "stopped" if first.get("interrupted") else "resumed" if paused else "unmoved"
-    stop_ms = heard.barge_in_to_silence_ms if result == "stopped" else None
+        # The trial ends with a hang-up, which counts as an interruption of whatever is being said then.
+        turns = {r.get("number", 0) for r in records if r.get("kind", "answer") == "answer"}
+        alarms = sum(r.get("false_alarms", 0) for r in records)
+        if len(turns) > 1 or (cleared and not alarms):
+            result = "stopped"
+        else:
+            result = "resumed" if cleared or alarms else "unmoved"
+    stop_ms = silent_after_ms if result == "stopped" else None
     return Outcome(trial.kind, trial.name, round(trial.after_s, 2), result, stop_ms)
 
 

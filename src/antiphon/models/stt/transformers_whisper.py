@@ -186,7 +186,7 @@ class KyutaiTransformers(_Transcriber):
         rate_hz = int(self._processor.feature_extractor.sampling_rate)
         pcm = resample((samples * 32767).astype(np.int16), STT_RATE_HZ, rate_hz)
         inputs = self._processor(
-            pcm.astype(np.float32) / 32768.0, sampling_rate=rate_hz, return_tensors="pt"
+            audio=pcm.astype(np.float32) / 32768.0, sampling_rate=rate_hz, return_tensors="pt"
         )
         ids = self._model.generate(**inputs.to(device, dtype))
         return str(self._processor.batch_decode(ids, skip_special_tokens=True)[0]).strip()

@@ -25,6 +25,7 @@ _KEEP_S = 60.0
 """An idle connection is kept for so long: callers think between their questions."""
 _SHORT_CODES = {"zh": "zh-cn"}
 
+_NOT_NOW = (429, 502, 503, 504)
 _OURS = (400, 401, 403, 404, 422)
 """Answers that asking again, or elsewhere, will not change."""
 
@@ -134,6 +135,7 @@ class XttsServer:
                 )
             except httpx.HTTPError as error:
                 problem = f"cannot be reached: {_said(error)}"
+                gone = not isinstance(error, httpx.ReadTimeout)
             else:
                 if response.status_code == httpx.codes.OK:
                     self._addresses.served(at)
@@ -143,7 +145,8 @@ class XttsServer:
                 await response.aclose()
                 if response.status_code in _OURS:
                     break
-            self._addresses.failed(at)
+                gone = response.status_code in _NOT_NOW
+            self._addresses.failed(at, gone=gone)
         raise ModelError(f"the XTTS server {self._addresses.where} {problem}")
 
     async def _get(self, path: str) -> Any:

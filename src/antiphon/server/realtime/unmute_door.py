@@ -66,8 +66,13 @@ class UnmuteDoor:
         match action:
             case act.SpeechBegan():
                 self.emit("input_audio_buffer.speech_started")
-            case act.SpeechEnded() | act.SpeechDropped():
+            case act.SpeechEnded():
                 self.emit("input_audio_buffer.speech_stopped")
+            case act.SpeechDropped(item):
+                self._captions.pop(item, None)
+                self.emit("input_audio_buffer.speech_stopped")
+            case act.CaptionFailed(item):
+                self._captions.pop(item, None)
             case act.Caption(item, text, final):
                 self._caption(item, text, final)
             case act.ReplyBegan():
