@@ -203,3 +203,29 @@ def test_commands_with_nobody_to_ask(command: Command) -> None:
     done = command("bench", "turn", "--peer", "nowhere", "--say", "question.wav")
     assert done.returncode == 1
     assert "bench/pipecat/setup" in done.stderr
+
+
+def test_a_bench_that_is_ended_ends_its_servers(command: Command) -> None:
+    running = command.start(
+        "bench",
+        "soak",
+        "--say",
+        "question.wav",
+        "--samples",
+        "5",
+        "--calls",
+        "20",
+        "--set",
+        "models.vad=scripted",
+    )
+    try:
+        assert running.stderr is not None
+        assert "calls" in running.stderr.readline()
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        assert len(children) == 1
+        running.terminate()
+        assert running.wait(30) == 143
+        assert not Path(f"/proc/{children[0]}").exists()
+    finally:
+        running.kill()
+        running.communicate()

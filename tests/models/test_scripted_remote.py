@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from tests.support import NoWeights, run, say
+from tests.support import NoWeights, run, say, until
 
 from antiphon.errors import ConfigError
 from antiphon.models.pool import ChainConfig, ModelSet, Work
@@ -26,9 +26,7 @@ def test_many_requests_are_at_work_at_once() -> None:
             heard = asyncio.gather(
                 *(models.transcribe(say(440), work=Work(f"c{n}")) for n in range(50))
             )
-            await asyncio.sleep(0)
-            while models.lane_stats()["stt:scripted-remote"].running < 50:
-                await asyncio.sleep(0)
+            await until(lambda: models.lane_stats()["stt:scripted-remote"].running == 50)
             assert {one.text for one in await heard} == {"What will the weather be like today?"}
         finally:
             await models.close()

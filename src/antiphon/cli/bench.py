@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -41,6 +43,8 @@ Peer = Annotated[
 @app.callback()
 def bench() -> None:
     """Measure latency and capacity; results are JSON."""
+    # So that the servers that were started are ended, however the command is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @app.command("vad")
@@ -63,7 +67,7 @@ def vad(
 @app.command("turn")
 def turn(
     turns: Annotated[int, typer.Option(help="Questions to ask of each server.", min=1)] = 48,
-    per_call: Annotated[int, typer.Option(help="Questions a call.", min=1)] = 6,
+    per_call: Annotated[int, typer.Option(help="Questions a call.", min=1)] = 3,
     peer: Peer = "",
     say: Say = None,
     sets: Sets = None,

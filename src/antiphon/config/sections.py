@@ -195,8 +195,9 @@ class PhoneSettings(Section):
         2_000, ge=200, le=20_000, description="Silence of the keypad after which keys are answered."
     )
     tools: Annotated[tuple[PhoneTool, ...], NoDecode, BeforeValidator(names)] = Field(
-        ("hang_up", "transfer_call", "collect_digits", "send_digits"),
-        description="What the agent may do on the line. Each takes part of the language model's prompt.",
+        ("hang_up", "transfer_call"),
+        description="What the agent may do on the line: also `collect_digits`, `send_digits`. Each takes part of the "
+        "language model's prompt.",
     )
     transfer_numbers: Names = Field(
         (),

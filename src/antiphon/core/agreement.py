@@ -1,7 +1,7 @@
 """Partial transcripts that do not flicker: what two of them agree on is only changed when two agree on the change.
 
 After the local agreement of Liu, Spanakis and Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition and
-Translation by Partial Hypothesis Selection" (Interspeech 2020), for models that hear an utterance anew for each partial.
+Translation by Partial Hypothesis Selection" (Interspeech 2020), for models that hear a turn anew for each partial.
 New words are shown at once all the same. Knows words only: no audio, no model, no call.
 """
 

@@ -25,8 +25,8 @@ from antiphon.models.ports import Kind, ModelStatus
 from antiphon.observe.hub import Hub
 from antiphon.observe.logs import in_call
 from antiphon.observe.metrics import Metrics
-from antiphon.server.keeping import Keeper
 from antiphon.server.headroom import Headroom
+from antiphon.server.keeping import Keeper
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session

@@ -1,8 +1,8 @@
 """Whether this machine can carry one more call: measured, not guessed.
 
-Two things are watched: how late the event loop runs its timers, and how long work waits in line before a model takes it.
-Both are smoothed over a few seconds. Knows no call and no protocol; a fixed limit on the number of calls stands beside
-it (`server.max_calls`, which `antiphon bench capacity --here` finds).
+Two things are watched: how late the event loop runs its timers, and how long work waits in line for a model. Both are
+smoothed over a few seconds. Knows no call and no protocol; a fixed limit on the number of calls stands beside it
+(`server.max_calls`, which `antiphon bench capacity --here` finds).
 """
 
 from __future__ import annotations

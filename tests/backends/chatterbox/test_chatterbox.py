@@ -1,4 +1,4 @@
-"""Chatterbox turbo: its library's real loading and inference code on random weights, the language model of two layers."""
+"""Chatterbox turbo: its library's real loading and inference code on random weights and a small language model."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,22 +26,24 @@ VOICES = [
     {"ShortName": "de-DE-KatjaNeural", "Locale": "de-DE"},
 ]
 
+FRAME = 576
+
 
 def mp3(seconds: float) -> bytes:
-    """A tone as the service sends it: 24 kHz, 48 kbit/s, mono."""
-    buffer = io.BytesIO()
+    """A tone as the service sends it: bare frames at 24 kHz, 48 kbit/s, mono."""
+    encoder = av.CodecContext.create("libmp3lame", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 24_000, "mono", "s16p"
+    encoder.bit_rate, encoder.time_base = 48_000, Fraction(1, 24_000)
     times = np.arange(int(seconds * 24_000)) / 24_000
     samples = (6_000 * np.sin(2 * np.pi * 300 * times)).astype(np.int16)
-    with av.open(buffer, "w", format="mp3") as container:
-        stream = container.add_stream("mp3", rate=24_000, layout="mono")
-        stream.bit_rate = 48_000
-        frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16", layout="mono")
-        frame.sample_rate, frame.time_base = 24_000, Fraction(1, 24_000)
-        resampler = av.AudioResampler(stream.codec_context.format, "mono", 24_000)
-        for made in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(made))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
+    packets = []
+    for at in range(0, samples.size, FRAME):
+        piece = samples[np.newaxis, at : at + FRAME]
+        frame = av.AudioFrame.from_ndarray(piece, format="s16p", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = 24_000, Fraction(1, 24_000), at
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    return b"".join(bytes(packet) for packet in packets)
 
 
 class Service:

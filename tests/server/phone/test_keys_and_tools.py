@@ -31,7 +31,10 @@ STORY = say(550, 640, silence_ms=1200, rate_hz=8_000)
 def asking_for(name: str, **arguments: Any) -> dict[str, Any]:
     """A language model that calls this function when it hears of time."""
     tools = {"time": {"name": name, "arguments": arguments}}
-    return {"models__options__llm__scripted": {**OPTIONS["llm"], "tools": tools}}
+    return {
+        "models__options__llm__scripted": {**OPTIONS["llm"], "tools": tools},
+        "phone__tools": "hang_up, transfer_call, collect_digits, send_digits",
+    }
 
 
 async def press(line: Stream, keys: str) -> None:

@@ -1,8 +1,8 @@
 """Speech to text, language model and voice as deployments of Ray Serve: the ports, on deployment handles.
 
 Meant for the call ingress of `deploy/ray/app.py`, whose replicas find the deployments of their own application. These
-must answer `describe`, and `transcribe`, `generate`, `warm`, `release` or `synthesize`. Works on the event loop and only
-waits there. Knows no model, no call and no placement: which replica answers is Serve's choice.
+must answer `describe`, and `transcribe`, `generate`, `warm`, `release` or `synthesize`. Works on the event loop, where
+it only waits. Knows no model, no call and no placement: which replica answers is Serve's choice.
 
 A replica that dies before it has answered is replaced by another one, unseen. Abandoning a stream cancels the request
 on its replica.
