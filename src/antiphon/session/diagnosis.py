@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from antiphon.audio import g711
 from antiphon.audio.framing import pcm_to_bytes
@@ -226,15 +227,22 @@ class Diagnosis:
 
 def _declared(pcm: Pcm16) -> str:
     """How it was read: G.711 knows 256 values only, and no PCM keeps to them by chance."""
-    for name, values in _COMPANDED.items():
-        if bool(np.isin(pcm, values).all()):
+    for name, known in _COMPANDED.items():
+        if bool(known[pcm.view(np.uint16)].all()):
             return name
     return "pcm_s16le"
 
 
+def _known(values: Pcm16) -> npt.NDArray[np.bool_]:
+    """Which of all 65,536 samples are among `values`; asked per second of audio, so it is a table."""
+    known = np.zeros(65_536, np.bool_)
+    known[values.view(np.uint16)] = True
+    return known
+
+
 _COMPANDED = {
-    "mulaw": g711.decode_ulaw(bytes(range(256))),
-    "alaw": g711.decode_alaw(bytes(range(256))),
+    "mulaw": _known(g711.decode_ulaw(bytes(range(256)))),
+    "alaw": _known(g711.decode_alaw(bytes(range(256)))),
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +15,6 @@ import pytest
 
 pytest.importorskip("ray")
 
-from deploy.ray.app import Plan, Stt
 from ray import serve
 from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve._private.config import DeploymentConfig
@@ -23,6 +25,7 @@ from antiphon.errors import ModelError
 from antiphon.models.ports import Pcm16, Transcript
 from antiphon.models.registry import register_model
 
+APP = Path(__file__).resolve().parents[3] / "deploy" / "ray" / "app.py"
 LONG = np.ones(29 * 16_000, np.int16)
 
 
@@ -58,8 +61,16 @@ class Batching:
 
 @pytest.fixture(scope="module")
 def stt() -> Iterator[Any]:
-    """A handle of the deployment, in this process: Serve's own mode for tests. Once: it cannot be made again."""
-    plan = Plan(settings={"models.stt": "batching"}, stt_batch=4, stt_batch_wait_s=0.5)
+    """A handle of the deployment, in this process: Serve's own mode for tests.
+
+    Of a module of its own: a class that has been at work cannot be sent to a cluster any more.
+    """
+    spec = importlib.util.spec_from_file_location("ray_app_at_work", APP)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    plan = module.Plan(settings={"models.stt": "batching"}, stt_batch=4, stt_batch_wait_s=0.5)
     # Batching asks for it, and the local testing mode of Ray 2.60 does not set it.
     here = ReplicaContext(
         replica_id=ReplicaID("1", DeploymentID("Stt", "batching")),
@@ -69,10 +80,10 @@ def stt() -> Iterator[Any]:
         world_size=1,
     )
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "ray_app_at_work", module)
         patch.setattr(serve.context, "_INTERNAL_REPLICA_CONTEXT", here)
-        yield serve.run(
-            Stt.bind(plan), name="batching", route_prefix=None, _local_testing_mode=True
-        )
+        deployment = module.Stt.bind(plan)
+        yield serve.run(deployment, name="batching", route_prefix=None, _local_testing_mode=True)
 
 
 @pytest.fixture

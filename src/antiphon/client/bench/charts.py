@@ -101,7 +101,7 @@ def lines(title: str, x_name: str, y_name: str, series: Mapping[str, Points]) ->
     parts.append(
         text(_WIDTH / 2, _HEIGHT - 24, x_name, font_size=12, fill=_INK, text_anchor="middle")
     )
-    parts.append(text(_LEFT / 4, _TOP - 2, y_name, font_size=11, fill=_INK))
+    parts.append(text(_WIDTH - _RIGHT, 22, y_name, font_size=12, fill=_INK, text_anchor="end"))
     return _image(_WIDTH, _HEIGHT, title, parts)
 
 
