@@ -38,7 +38,7 @@ serve: install
 
 test: dev chromium systemd
 	$(BIN)/antiphon models pull
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Back ends whose libraries exclude each other, each with its own: see tests/backends/groups.
 test-backends: install

@@ -48,6 +48,7 @@ def settings(folder: Path, **overrides: Any) -> Settings:
     values |= {f"models.options.{kind}.scripted": found for kind, found in OPTIONS.items()}
     values |= {"conversation.greeting": "", "conversation.idle_prompt_after_ms": 0}
     values |= {"server.max_loop_lag_ms": 0, "server.max_lane_wait_ms": 0}  # tests share a machine
+    values |= {"models.speech_cache_bytes": 0}  # nothing is said but what a test asks for
     values |= {name.replace("__", "."): value for name, value in overrides.items()}
     return load(values, folder=folder)
 

@@ -45,10 +45,12 @@ class NoWeights:
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[LlamaCpp]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests
     model = LlamaCpp(WeightStore(), slots=SLOTS, context_tokens=512, seed=7)
     model.load()
     yield model
     model.close()
+    signal.signal(signal.SIGINT, before)
 
 
 def asked(said: str, call_id: str = "a", max_tokens: int = 24) -> LlmRequest:

@@ -1,4 +1,7 @@
-"""Browsers, a server and an open page for the page tests."""
+"""Browsers, a server and an open page for the page tests.
+
+Browsers belong to a module: while Playwright runs, no other event loop can, and the suite shares its processes.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,13 @@ def tone_bursts(path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as instance:
         yield instance
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     sound = tone_bursts(tmp_path_factory.mktemp("microphone") / "bursts.wav")
     browser = launch(
@@ -51,7 +54,7 @@ def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
     browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def deaf_browser(playwright: Playwright) -> Iterator[Browser]:
     """A browser on a machine without any microphone."""
     browser = launch(playwright)

@@ -223,7 +223,8 @@ def looks_like_wrong_encoding(data: bytes, declared: str) -> str:
     if declared in ("mulaw", "alaw"):
         if data.count(0) > 0.9 * len(data):
             return "pcm_s16le"
-        if _bytes_alike(data):  # one byte per sample, as it should be; an "s" alone is as rough as noise
+        # One byte per sample, as it should be; an "s" alone is as rough as noise.
+        if _bytes_alike(data):
             others_fit = ("alaw",) if declared == "mulaw" else ("mulaw",)
         else:
             others_fit = ("pcm_s16le", "pcm_s16be")

@@ -99,7 +99,10 @@ class Replies:
         asked = follow_up[1]
         record = TurnRecord(number=asked.number, user_text=asked.user_text)
         if asked.first_sent_ms is None:  # the caller still waits for the first sound
-            record.speech_start_ms, record.speech_end_ms = asked.speech_start_ms, asked.speech_end_ms
+            record.speech_start_ms, record.speech_end_ms = (
+                asked.speech_start_ms,
+                asked.speech_end_ms,
+            )
         return record
 
     def _live(self, reply_id: str) -> Reply | None:

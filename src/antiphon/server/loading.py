@@ -116,23 +116,28 @@ async def rehearse(models: ModelSet, settings: Settings) -> None:
     if models.speech_cache is None:
         return
     policy, agent = settings.conversation, settings.agent
-    loop = asyncio.get_running_loop()
-    for phrase in (
+    said = (
         policy.greeting,
         policy.tool_filler,
         policy.idle_prompt,
         policy.apology,
         policy.goodbye,
-    ):
-        cutter = ClauseCutter(first_words=0, max_chars=policy.max_clause_chars)
-        for clause in (*cutter.feed(phrase), *cutter.flush()):
-            request = SpeechRequest(clause, agent.voice, agent.language, agent.speed)
-            work = Work(_REHEARSAL, int(loop.time() * 1000) + _REHEARSAL_SLACK_MS)
-            try:
-                async with aclosing(models.synthesize(request, work=work)) as chunks:
-                    async for _ in chunks:
-                        pass
-            except AntiphonError as error:
-                log.warning("rehearsing %r: %s", clause, error)
-                break
-    await models.release(_REHEARSAL)
+    )
+    try:
+        for phrase in said:
+            cutter = ClauseCutter(first_words=0, max_chars=policy.max_clause_chars)
+            for clause in (*cutter.feed(phrase), *cutter.flush()):
+                await _rehearse(
+                    models, SpeechRequest(clause, agent.voice, agent.language, agent.speed)
+                )
+    except AntiphonError as error:  # one is enough: a model is given up after a few
+        log.warning("nothing more is rehearsed: %s", error)
+    finally:
+        await models.release(_REHEARSAL)
+
+
+async def _rehearse(models: ModelSet, request: SpeechRequest) -> None:
+    work = Work(_REHEARSAL, int(asyncio.get_running_loop().time() * 1000) + _REHEARSAL_SLACK_MS)
+    async with aclosing(models.synthesize(request, work=work)) as chunks:
+        async for _ in chunks:
+            pass

@@ -150,7 +150,8 @@ async def answer(
     door.session = session
     running = asyncio.create_task(session.run(greet=False), name=f"answer {call_id}")
     try:
-        for number, item in enumerate(history):  # ids of an earlier session mean nothing in this one
+        # Ids of an earlier session mean nothing in this one.
+        for number, item in enumerate(history):
             session.post(ev.AddItem(replace(item, id=f"before-{number}")))
         await _hear(session, pcm, hearing)
         _check_heard(session, hearing)

@@ -146,7 +146,6 @@ def test_a_stream_that_ends_leaves_nothing(when: str, orderly: bool, tmp_path: P
                 else:
                     line.socket.transport.abort()
             await until(lambda: len(served.calls) == 0, "the call goes on")
-            # The rehearsal that follows the loading of the models may still be at work.
             await until(lambda: served.models.lane_stats()["llm:scripted"].running == 0)
 
     run(main())
