@@ -125,6 +125,11 @@ class Framer:
         return windows
 
     @property
+    def missing(self) -> int:
+        """Samples that complete the next window, 1..frame_samples."""
+        return self.frame_samples - self._filled
+
+    @property
     def remainder(self) -> Pcm16:
         """A copy of the samples that wait for the rest of their window, shape [0..frame_samples - 1]."""
         return self._partial[: self._filled].copy()

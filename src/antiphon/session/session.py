@@ -311,6 +311,10 @@ class Session:
         """Caller audio that waits for voice activity detection: a client that sends a file should wait, too."""
         return self._ear.waiting_ms
 
+    def wanted_audio(self, rate_hz: int) -> int:
+        """Samples at this rate after which there is something to decide; a door may collect that many."""
+        return self._ear.wanted(rate_hz)
+
     def feed_audio(self, pcm: Pcm16, rate_hz: int) -> None:
         """More of the caller's voice, any amount at any rate."""
         if self.ended or not len(pcm):

@@ -54,9 +54,8 @@ class Start:
     """Of the `<Parameter>` elements: bounded in number and length, and not to be trusted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
-    """A piece of the caller's voice."""
+class Media(msgspec.Struct, frozen=True):
+    """A piece of the caller's voice. The hot path of every call: such a class is made in a quarter of the time."""
 
     payload: bytes
     chunk: int | None = None
@@ -234,10 +233,10 @@ def _media(media: _Media | None) -> Incoming:
 
 def _number(value: Any) -> int | None:
     """Twilio sends numbers as strings, others as numbers; what is neither says nothing."""
+    if isinstance(value, str) and value.isdigit() and value.isascii() and len(value) < 19:
+        return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value if value >= 0 else None
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-        return int(value)
     if isinstance(value, float) and 0 <= value < 1e18:
         return int(value)
     return None

@@ -101,16 +101,16 @@ class Silero:
     ) -> tuple[Float32, Float32]:
         """Samples [calls, context + window] scaled to -1..1, and memories [2, calls, 128]."""
         context, size = _CONTEXT_SAMPLES[rate_hz], _WINDOW_SAMPLES[rate_hz]
-        inputs = np.empty((len(windows), context + size), np.float32)
-        memory = np.empty((2, len(windows), _STATE_SIZE), np.float32)
-        for index, (window, state) in enumerate(zip(windows, states, strict=True)):
+        for window, state in zip(windows, states, strict=True):
             if state.rate_hz != rate_hz or window.shape != (size,):
                 raise ModelError(
                     f"Silero takes windows of {size} samples at {rate_hz} Hz in one request, got "
                     f"{window.shape} at {state.rate_hz} Hz"
                 )
-            inputs[index, :context] = state.context
-            inputs[index, context:] = window
-            memory[:, index] = state.memory
+        inputs = np.empty((len(windows), context + size), np.float32)
+        inputs[:, :context] = np.concatenate([state.context for state in states]).reshape(
+            -1, context
+        )
+        inputs[:, context:] = np.concatenate(windows).reshape(-1, size)
         inputs *= _SCALE
-        return inputs, memory
+        return inputs, np.stack([state.memory for state in states], axis=1)

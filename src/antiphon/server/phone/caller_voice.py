@@ -1,6 +1,7 @@
 """The caller's voice on its way in: pieces in order, gaps as silence, G.711 as samples.
 
-Knows the session by its ear only.
+Pieces of 20 ms are collected until they complete a window of voice activity detection (32 ms): what comes between
+would only be put aside there. Knows the session by its ear only.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ class CallerVoice:
         self._session = session
         self._audio = audio
         self._decode = g711.decode_alaw if audio.encoding == "alaw" else g711.decode_ulaw
+        self._codes = bytearray()
+        """In order, and not yet handed over."""
+        self._wanted = 1
+        """So many of them are worth it."""
         self._position_ms = 0.0
         """Of the stream, so far: what was heard, and what was not sent."""
 
@@ -37,17 +42,26 @@ class CallerVoice:
     def end(self) -> None:
         """No more is coming."""
         self._feed(self.order.flush())
+        self._hand_over()
         self._session.flush_audio()
 
     def _feed(self, pieces: list[tuple[int, bytes]]) -> None:
         for gap_ms, payload in pieces:
             if gap_ms > _GAP_SLACK_MS:
                 self._fill(gap_ms)
-            if payload:
-                self._feed_pcm(self._decode(payload))
+            self._codes += payload
+            if len(self._codes) >= self._wanted:
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._codes:
+            self._feed_pcm(self._decode(bytes(self._codes)))
+            self._codes.clear()
+            self._wanted = self._session.wanted_audio(self._audio.rate_hz)
 
     def _fill(self, gap_ms: int) -> None:
         """Silence for time that passed without audio, unless the session has put some there by its own clock."""
+        self._hand_over()
         missing_ms = min(gap_ms, int(self._position_ms) + gap_ms - self._session.heard_ms)
         self._position_ms += gap_ms - max(missing_ms, 0)
         if missing_ms > 0:
