@@ -85,7 +85,7 @@ class Ear:
         return len(self._windows) * self._window * 1000 // self.rate_hz
 
     def wanted(self, rate_hz: int) -> int:
-        """Samples at this rate that complete the next window, 1 or more. Fewer at a time change nothing but the cost."""
+        """Samples at this rate that complete the next window, at least 1. Fewer at a time only cost more."""
         return max(math.ceil(self._framer.missing * rate_hz / self.rate_hz), 1)
 
     def feed(self, pcm: Pcm16, rate_hz: int) -> None:
