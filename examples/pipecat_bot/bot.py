@@ -1,7 +1,7 @@
 """A stock Pipecat bot on the telephone, with Antiphon's services for its ears, its words and its voice.
 
-Start the three services, then this: see README.md. Nothing here is Antiphon's: the services speak OpenAI's and XTTS's
-protocols, and the clients are Pipecat's own.
+`side_by_side.py` starts everything; by hand, start the three services, then this: see README.md. Nothing here is
+Antiphon's: the services speak OpenAI's and XTTS's protocols, and the clients are Pipecat's own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.openai.stt import OpenAISTTService
 from pipecat.services.xtts.tts import XTTSService
 from pipeline import Services, application, serve
+from reports import METRICS_LOG, observers
 
 KEY = os.environ.get("ANTIPHON_API_KEY", "none")
 
@@ -51,7 +52,8 @@ async def main() -> None:
             )
             return stt, llm, tts
 
-        await serve(application(services), options.port)
+        app = application(services, observers=observers, metrics=True)
+        await serve(app, options.port, METRICS_LOG)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,12 @@ async def start_of(socket_: WebSocket) -> dict[str, Any]:
 
 
 async def hold_call(
-    socket_: WebSocket, services: Services, turn: str, silence_s: float, observers: list[Any]
+    socket_: WebSocket,
+    services: Services,
+    turn: str,
+    silence_s: float,
+    observers: list[Any],
+    metrics: bool,
 ) -> None:
     """One call, from its `start` to its end."""
     start = await start_of(socket_)
@@ -87,7 +92,12 @@ async def hold_call(
     steps = [transport.input(), stt, pair.user(), llm, tts, transport.output(), pair.assistant()]
     worker = PipelineWorker(
         Pipeline(steps),
-        params=PipelineParams(audio_in_sample_rate=8_000, audio_out_sample_rate=8_000),
+        params=PipelineParams(
+            audio_in_sample_rate=8_000,
+            audio_out_sample_rate=8_000,
+            enable_metrics=metrics,
+            enable_usage_metrics=metrics,
+        ),
         enable_rtvi=False,
         observers=observers,
         idle_timeout_secs=None,
@@ -107,6 +117,7 @@ def application(
     turn: str = "smart",
     silence_s: float = 0.6,
     observers: Callable[[], list[Any]] = list,
+    metrics: bool = False,
 ) -> FastAPI:
     """Takes calls at `/media-stream`. `services`: makes those of one call; `observers`: likewise."""
     app = FastAPI()
@@ -115,17 +126,22 @@ def application(
     async def media_stream(socket_: WebSocket) -> None:
         await socket_.accept()
         try:
-            await hold_call(socket_, services(), turn, silence_s, observers())
+            await hold_call(socket_, services(), turn, silence_s, observers(), metrics)
         except Exception as error:  # noqa: BLE001 - one call's end must not end the others
             print(f"call ended: {error!r}", file=sys.stderr)
 
     return app
 
 
-async def serve(app: FastAPI, port: int) -> None:
-    """On this machine only, until told to stop. `port` 0: any free one, which is told on stderr."""
+async def serve(app: FastAPI, port: int, debug_of: str = "") -> None:
+    """On this machine only, until told to stop. `port` 0: any free one, which is told on stderr.
+
+    `debug_of`: a module whose log is shown whole; of the others, only errors are.
+    """
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
+    if debug_of:
+        logger.add(sys.stderr, level="DEBUG", filter=debug_of, format="{message}")
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))

@@ -557,12 +557,27 @@ def test_windows_of_all_calls_that_arrive_together_are_one_request() -> None:
         model, lane = Counting(), VadLane()
         lane.use("vad model c", model)
         assert lane.window_samples(8_000) == 256
-        states = [lane.new_state(8_000) for _ in range(100)]
+        states = [lane.new_state(8_000) for _ in range(200)]
         scores = await asyncio.gather(*(lane.score(_windows(), state) for state in states))
-        assert scores == [0.01] * 100
-        assert [len(batch) for batch in model.batches] == [64, 36]
-        assert lane.stats().served == 100
+        assert scores == [0.01] * 200
+        assert [len(batch) for batch in model.batches] == [128, 72]
+        assert lane.stats().served == 200
         assert lane.stats().batches == 2
+        await lane.close()
+
+    run(test)
+
+
+def test_windows_soon_after_a_batch_wait_for_each_other() -> None:
+    async def test() -> None:
+        model, lane = Counting(), VadLane(VadLimits(gather_s=0.5))
+        lane.use("c", model)
+        await lane.score(_windows(), lane.new_state(8_000))  # the first one does not wait
+        later = [asyncio.create_task(lane.score(_windows(), lane.new_state(8_000)))]
+        await until(lambda: lane.stats().depth == 1)
+        later.append(asyncio.create_task(lane.score(_windows(), lane.new_state(8_000))))
+        await asyncio.wait(later)
+        assert [len(batch) for batch in model.batches] == [1, 2]
         await lane.close()
 
     run(test)

@@ -37,6 +37,11 @@ class Outlet:
         self.on_audio: Callable[[str, float, Pcm16], None] | None = None
         """Told of each piece that is sent, and of its position in ms."""
 
+    @property
+    def rate_hz(self) -> int:
+        """Of what is sent."""
+        return self._door.audio.rate_hz
+
     # -- what is made ---------------------------------------------------------------------------
 
     def add(self, reply: str, pcm: Pcm16, rate_hz: int) -> int:
@@ -61,6 +66,11 @@ class Outlet:
             self._pieces.append(pcm)
             self._made += len(pcm)
         return self._ms(self._made) - before_ms
+
+    def recent(self, duration_ms: int) -> Pcm16:
+        """The last so many ms that were sent of a reply that may still be going on, at the door's rate."""
+        first = max(self._cursor - duration_ms * self._door.audio.rate_hz // 1000, 0)
+        return self._take(first, self._cursor) if self._pieces else np.empty(0, np.int16)
 
     # -- what is sent ---------------------------------------------------------------------------
 

@@ -18,8 +18,9 @@ from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
 from antiphon.errors import AntiphonError
 from antiphon.models.pool import ModelSet, Work
-from antiphon.models.ports import LlmRequest, Message, SpeechRequest, Usage
+from antiphon.models.ports import STT_RATE_HZ, LlmRequest, Message, Pcm16, SpeechRequest, Usage
 from antiphon.session.coaching import coached, paced
+from antiphon.session.echo import LOOK_BACK_MS, is_echo
 from antiphon.session.outlet import Outlet
 from antiphon.session.prompting import messages, plain_messages
 from antiphon.session.spoken import spoken
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _PARTIAL_SLACK_MS = 400
 """A partial transcript may wait this much longer than a final one."""
+_LONGEST_ECHO_MS = 3_000
+"""Whoever speaks longer over the agent is somebody else: it stopped long before."""
 _AHEAD_SLACK_MS = 1_000
 """Speech that will be heard later may wait for another call's first clause."""
 
@@ -154,8 +157,15 @@ class Runners:
         heard = await self._models.transcribe(
             pcm, language=self.agent.language or None, partial=partial, work=work
         )
-        text = spoken(heard.text)
+        text = "" if self._is_echo(pcm) else spoken(heard.text)
         self._post(ev.Transcribed(action.turn, action.attempt, text, partial))
+
+    def _is_echo(self, pcm: Pcm16) -> bool:
+        """Of the agent's voice. Nobody said what it is taken for."""
+        sent = self._outlet.recent(LOOK_BACK_MS)
+        if not len(sent) or len(pcm) > _LONGEST_ECHO_MS * STT_RATE_HZ // 1000:
+            return False
+        return is_echo(pcm, STT_RATE_HZ, sent, self._outlet.rate_hz)
 
     def score_turn(self, action: act.ScoreTurn) -> None:
         # Without a score the silence limits decide.
