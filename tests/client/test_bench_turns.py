@@ -152,11 +152,24 @@ def test_an_echo_is_softer_and_late() -> None:
     playback = Playback(0.0)
     playback.add(g711.encode_ulaw(tone(300, 400, 8_000, 2_000)))
     playback.advance(0.399)
-    echo = barge_in.LiveEcho(playback)
+    echo = barge_in.LiveEcho(playback, len(playback.heard))
     pcm = g711.decode_ulaw(echo.frames[0].codes).astype(np.float64)
     assert len(pcm) == 160
     assert np.sqrt(np.mean(pcm**2)) == pytest.approx(200, rel=0.1)
-    assert len(barge_in.LiveEcho(Playback(0.0)).frames[0].codes) == 160  # nothing was heard yet
+    nothing = barge_in.LiveEcho(Playback(0.0), 0)
+    assert len(nothing.frames[0].codes) == 160
+
+
+def test_frames_of_an_echo_follow_each_other_when_asked_for_at_once() -> None:
+    playback = Playback(0.0)
+    playback.add(g711.encode_ulaw(tone(300, 400, 8_000, 2_000)))
+    playback.advance(0.399)
+    echo = barge_in.LiveEcho(playback, len(playback.heard))
+    codes = b"".join(echo.frames[index].codes for index in range(6))
+    first = len(playback.heard) - barge_in.ECHO_DELAY_MS * 8
+    said = g711.decode_ulaw(bytes(playback.heard[first : first + len(codes)])).astype(np.float64)
+    heard = g711.decode_ulaw(codes).astype(np.float64)
+    assert np.corrcoef(said, heard)[0, 1] > 0.99
 
 
 def test_a_table_of_outcomes() -> None:

@@ -128,6 +128,7 @@ class Ear:
         """Hear nothing more."""
         self._closed = True
         self._windows.clear()
+        self.kept.clear()  # what refers to the ear may live until the next garbage collection
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

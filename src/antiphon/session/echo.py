@@ -1,6 +1,6 @@
 """Is what was heard the agent's own voice, come back? Compared by waveform, for a transcript of an echo is any words.
 
-Normalised cross-correlation of the loudest half second with all of what was lately sent, both differentiated once so
+Normalised cross-correlation of the loudest 300 ms with all of what was lately sent, both differentiated once so
 that low vowels do not look alike. Measured at 8 kHz through mu-law, 20 dB below the agent, with a short room: echoes
 0.86 to 0.98, other speech of the same or of other people up to 0.50. A long reverberation may hide an echo; it is then
 judged by its words as before. Knows no turn.
@@ -17,7 +17,7 @@ from antiphon.models.ports import Pcm16
 RATE_HZ = 8_000
 LOOK_BACK_MS = 3_000
 """An echo is no older: a telephone network's delay and what a client plays ahead."""
-_PIECE_MS = 500
+_PIECE_MS = 300
 _LEAST_MS = 150
 _ALIKE = 0.65
 _FAINT = 1e-3

@@ -28,6 +28,8 @@ class Outlet:
         """Samples that were made, at the door's rate."""
         self._cursor = 0
         """Samples that were sent."""
+        self._furthest = 0
+        """Samples that were ever sent: after a false alarm the cursor goes back."""
         self._playing = False
         self._held = False
         self._began_s = 0.0
@@ -69,8 +71,8 @@ class Outlet:
 
     def recent(self, duration_ms: int) -> Pcm16:
         """The last so many ms that were sent of a reply that may still be going on, at the door's rate."""
-        first = max(self._cursor - duration_ms * self._door.audio.rate_hz // 1000, 0)
-        return self._take(first, self._cursor) if self._pieces else np.empty(0, np.int16)
+        first = max(self._furthest - duration_ms * self._door.audio.rate_hz // 1000, 0)
+        return self._take(first, self._furthest) if self._pieces else np.empty(0, np.int16)
 
     # -- what is sent ---------------------------------------------------------------------------
 
@@ -102,7 +104,7 @@ class Outlet:
     def forget(self) -> None:
         """Stop sending and drop everything."""
         self.pause()
-        self._reply, self._pieces, self._made, self._cursor = "", [], 0, 0
+        self._reply, self._pieces, self._made, self._cursor, self._furthest = "", [], 0, 0, 0
         self._resampler = None
 
     def abandon(self, reply: str) -> None:
@@ -137,7 +139,7 @@ class Outlet:
         chunk = self._take(self._cursor, until)
         if self.on_audio is not None:
             self.on_audio(reply, self._cursor * 1000 / self._door.audio.rate_hz, chunk)
-        self._cursor = until
+        self._cursor, self._furthest = until, max(self._furthest, until)
         self._sent(reply, self._ms(until))  # first: a client that plays in no time answers at once
         self._door.send_audio(reply, chunk)
 

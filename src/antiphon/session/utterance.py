@@ -46,6 +46,11 @@ class UtteranceBuffer:
         if excess > self.rate_hz:
             self._drop(min(excess, self._length))
 
+    def clear(self) -> None:
+        """The call is over: nothing will be asked for."""
+        self._start, self._length = self._start + self._length, 0
+        self._pcm = np.empty(0, np.int16)
+
     def slice(self, start_ms: int, end_ms: int) -> Pcm16:
         """Audio between two positions at 16 kHz; what is no longer or not yet there is left out."""
         first = max(start_ms * self.rate_hz // 1000 - self._start, 0)

@@ -82,6 +82,8 @@ class LiveEcho:
     """A clip that is made while it is said: what was heard a moment ago, 20 dB softer."""
 
     playback: Playback
+    begins: int
+    """Samples that had been heard when it began: frames may be asked for two at a time, and must follow each other."""
     name: str = "echo"
     speech_start: int = 0
     speech_end: int = _ECHO_MS * RATE_HZ // 1000
@@ -95,8 +97,8 @@ class LiveEcho:
         return _ECHO_MS // FRAME_MS
 
     def __getitem__(self, index: int) -> Frame:
-        delay_bytes = ECHO_DELAY_MS * RATE_HZ // 1000
-        heard = self.playback.heard[-delay_bytes - FRAME_BYTES : -delay_bytes]
+        at = max(self.begins + index * FRAME_BYTES - ECHO_DELAY_MS * RATE_HZ // 1000, 0)
+        heard = self.playback.heard[at : at + FRAME_BYTES]
         pcm = g711.decode_ulaw(bytes(heard) or SILENCE).astype(np.float64)
         softer = np.rint(pcm * 10 ** (ECHO_DB / 20)).astype(np.int16)
         return Frame.of(g711.encode_ulaw(softer).ljust(FRAME_BYTES, SILENCE[:1]))
@@ -190,7 +192,8 @@ async def _interrupt(call: PhoneCall, question: Clip, trial: Trial) -> str:
     await call.wait(max(trial.after_s - heard_s, 0))
     if not call.line.playback.buffered_ms and not any(call.line.playback.audible[-25:]):
         return "the answer was over before"
-    sound = trial.clip or cast(Clip, LiveEcho(call.line.playback))
+    playback = call.line.playback
+    sound = trial.clip or cast(Clip, LiveEcho(playback, len(playback.heard)))
     await call.say(sound)
     await call.wait(_AFTER_S)
     return ""
