@@ -583,6 +583,23 @@ def test_windows_soon_after_a_batch_wait_for_each_other() -> None:
     run(test)
 
 
+def test_a_call_that_is_behind_does_not_wait() -> None:
+    """A recording of an hour must not take 8 ms a window."""
+
+    async def test() -> None:
+        model, lane = Counting(), VadLane(VadLimits(gather_s=PATIENCE_S))
+        lane.use("c", model)
+        state = lane.new_state(8_000)
+        got: list[float] = []
+        for _ in range(200):
+            lane.submit(_windows(), state, got.append)
+        await until(lambda: len(got) >= 199)
+        assert [len(batch) for batch in model.batches[:199]] == [1] * 199
+        await lane.close()
+
+    run(test)
+
+
 def test_a_batch_has_one_rate_and_one_window_of_a_call() -> None:
     async def test() -> None:
         model, lane = Counting(), VadLane()

@@ -3,7 +3,8 @@
 Every call has a window every 32 ms. Those that arrive while the model is at work, or within
 `VadLimits.gather_s` of the last batch, are scored together: one message to the thread and one back
 for the whole batch, and a window costs a third of what it costs alone. A single call never waits:
-its last window was longer ago.
+its last window was longer ago. Nor does anybody while a call is behind, with several windows in
+line: a recording is scored as fast as it can be.
 
 This module does not know who decides what a probability means, nor which model replaces one that
 fails. It belongs to one event loop.
@@ -61,13 +62,15 @@ class VadLimits:
 class VadState:
     """What the VAD remembers of one call at one rate. Opaque to its holder."""
 
-    __slots__ = ("at_work", "inner", "model", "rate_hz")
+    __slots__ = ("at_work", "inner", "model", "rate_hz", "waiting")
 
     def __init__(self, rate_hz: int) -> None:
         self.rate_hz = rate_hz
         self.model: BatchingVad | None = None
         self.inner: Any = None
         self.at_work = False
+        self.waiting = 0
+        """Windows that were submitted and not yet scored."""
 
 
 _Pending = tuple[Pcm16, VadState, VadCallback]
@@ -94,6 +97,8 @@ class VadLane:
         self._left_behind: list[Worker] = []
         self._pending: dict[int, deque[_Pending]] = {}
         self._depth = 0
+        self._behind = 0
+        """Calls with more than one window in line."""
         self._batch: list[_Pending] = []
         self._batch_since_s = 0.0
         self._flush_due = False
@@ -146,6 +151,8 @@ class VadLane:
         if pending is None:
             pending = self._pending[state.rate_hz] = deque()
         pending.append((window, state, callback))
+        state.waiting += 1
+        self._behind += state.waiting == 2
         self._depth += 1
         if not self._batch:
             self._plan_flush()
@@ -232,7 +239,7 @@ class VadLane:
             return
         self._flush_due = True
         due_s = self._batch_since_s + self._limits.gather_s
-        if due_s <= self._loop.time():
+        if self._behind or due_s <= self._loop.time():
             self._loop.call_soon(self._flush)  # with what else this turn of the loop brings
         else:
             self._loop.call_at(due_s, self._flush)
@@ -322,6 +329,8 @@ class VadLane:
     def _settle(self, batch: list[_Pending], scores: list[float] | None) -> None:
         for index, (_, state, callback) in enumerate(batch):
             state.at_work = False
+            self._behind -= state.waiting == 2
+            state.waiting -= 1
             try:
                 callback(math.nan if scores is None else scores[index])
             except Exception:  # one call's fault must not cost the others their windows
