@@ -217,6 +217,10 @@ class AnyCall(RuleBasedStateMachine):
     def reply_tool(self, back: int, call: str) -> None:
         self.post(ev.ReplyTool(self.pick_reply(back), ToolRequest(call, "f", "{}")))
 
+    @rule(back=replies, call=st.sampled_from(CALL_IDS), text=st.sampled_from(["", "{", "}"]))
+    def reply_tool_text(self, back: int, call: str, text: str) -> None:
+        self.post(ev.ReplyToolText(self.pick_reply(back), call, "f", text))
+
     @rule(call=st.sampled_from(CALL_IDS), filler=st.sampled_from(["", "I am looking."]))
     def tool_started(self, call: str, filler: str) -> None:
         self.post(ev.ToolStarted(call, filler))

@@ -71,6 +71,24 @@ def test_a_turn_whose_answer_was_heard_already_has_one_voice_to_voice(call: Call
     assert [record.voice_to_voice_ms is not None for record in records] == [True, False]
 
 
+def test_arguments_are_shown_once_the_turn_is_certain(call: Call) -> None:
+    world = with_tool(call)
+    world.speak(1_000, "how is the weather", 1_200)
+    world.run(9_000)
+    shown = (act.ReplyBegan, act.ReplyCallWords, act.ReplyCalls, act.RunTool)
+    told = [a for _, a in world.log if isinstance(a, shown)]
+    assert [type(a).__name__ for a in told[:5]] == [
+        "ReplyBegan",
+        "ReplyCallWords",
+        "ReplyCallWords",
+        "ReplyCalls",
+        "RunTool",
+    ]
+    words = world.actions(act.ReplyCallWords)
+    assert "".join(w.text for w in words) == WEATHER.arguments
+    assert {w.item for w in words} == {a.item for a in world.actions(act.ReplyCalls)}
+
+
 def test_no_function_runs_for_a_guess(call: Call) -> None:
     # livekit 3414, 3702, 5924: speculation that runs functions, or runs them twice.
     world = with_tool(call)

@@ -12,7 +12,7 @@ import pytest
 from antiphon.errors import ModelError
 from antiphon.models.chat import ThoughtFilter, ToolCalls, WrittenCall, as_wire, error_text
 from antiphon.models.completions import Reply, Stream, read
-from antiphon.models.ports import LlmDelta, Message, ToolCall
+from antiphon.models.ports import LlmDelta, Message, ToolCall, ToolPart
 from antiphon.models.slots import ANY_SLOT, Slots
 
 
@@ -68,12 +68,28 @@ def test_ordinary_text_is_not_held_back() -> None:
 
 def test_tool_calls_from_fragments() -> None:
     calls = ToolCalls()
-    calls.add(1, "b", "second", "")
-    calls.add(0, "a", "first", '{"x"')
-    calls.add(0, "", "", ": 1}")
-    calls.add(2, "", "", "no name")
+    assert calls.add(1, "b", "second", "") is None
+    assert calls.add(0, "a", "first", '{"x"') == ToolPart("a", "first", '{"x"')
+    assert calls.add(0, "", "", ": 1}") == ToolPart("a", "first", ": 1}")
+    assert calls.add(2, "", "", "no name") is None
     assert list(calls.take()) == [ToolCall("a", "first", '{"x": 1}'), ToolCall("b", "second", "{}")]
     assert list(calls.take()) == []
+
+
+def test_a_name_that_comes_late_brings_what_was_held() -> None:
+    calls = ToolCalls()
+    assert calls.add(0, "a", "", '{"x"') is None
+    assert calls.add(0, "", "look", ": 1}") == ToolPart("a", "look", '{"x": 1}')
+
+
+def test_calls_of_one_id_are_told_apart() -> None:
+    calls = ToolCalls()
+    calls.add(0, "call_0", "look", "{}")
+    calls.add(1, "call_0", "look", "{}")
+    calls.add(2, "", "look", "{}")
+    ids = [call.call_id for call in calls.take()]
+    assert ids[0] == "call_0"
+    assert len(set(ids)) == 3
 
 
 def test_a_tool_call_that_was_cut_off_is_not_made() -> None:

@@ -313,6 +313,8 @@ def test_a_tool_is_called(model: LlamaCpp, choice: object) -> None:
     calls = [delta.tool_call for delta in deltas if delta.tool_call]
     assert [call.name for call in calls] == ["get_weather"]
     assert json.loads(calls[0].arguments) == {"city": "Paris"}
+    parts = [delta.tool_part.text for delta in deltas if delta.tool_part]
+    assert "".join(parts) in ("", calls[0].arguments)  # written as text, it is only known whole
     assert said(deltas).strip() == ""
     assert deltas[-1].finish == "tool_calls"
     model.release("tools")

@@ -216,6 +216,12 @@ def test_tool_calls_in_fragments(reason: str) -> None:
     )
     calls = [delta.tool_call for delta in deltas if delta.tool_call]
     assert calls == [ToolCall("a", "look", '{"q": 1}'), ToolCall("b", "look", "{}")]
+    parts = [delta.tool_part for delta in deltas if delta.tool_part]
+    assert [(p.call_id, p.name, p.text) for p in parts] == [
+        ("a", "look", '{"q"'),
+        ("b", "look", "{}"),
+        ("a", "look", ": 1}"),
+    ]
     assert deltas[-1].finish == "tool_calls"
 
 

@@ -116,7 +116,12 @@ def test_llm_calls_a_tool_that_is_offered_and_reads_its_result() -> None:
     offered = ({"type": "function", "function": {"name": "get_weather"}},)
     asked = _user("the weather please", tools=offered)
     call = ToolCall("scripted-1", "get_weather", '{"city": "Lisbon"}')
-    assert [delta.tool_call for delta in llm.generate(asked)] == [call, None]
+    deltas = list(llm.generate(asked))
+    assert [delta.tool_call for delta in deltas if not delta.tool_part] == [call, None]
+    parts = [delta.tool_part for delta in deltas if delta.tool_part]
+    assert len(parts) > 1
+    assert "".join(part.text for part in parts) == call.arguments
+    assert {(part.call_id, part.name) for part in parts} == {(call.call_id, call.name)}
     assert list(llm.generate(asked))[-1].finish == "tool_calls"
     answered = (*asked.messages, Message("assistant", "", (call,)), Message("tool", "sunny"))
     assert _text(llm, LlmRequest(answered, tools=offered)) == "The answer is sunny."

@@ -201,6 +201,17 @@ class ReplyWords:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyCallWords:
+    """More of the arguments of a call that a certain reply is writing. `ReplyCalls` follows, unless it is stopped."""
+
+    reply: str
+    item: str
+    call_id: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyCalls:
     """A certain reply asks for a function call, recorded as the item `item`."""
 
@@ -281,6 +292,7 @@ Action = (
     | ItemTruncated
     | ReplyBegan
     | ReplyWords
+    | ReplyCallWords
     | ReplyCalls
     | ReplyGenerated
     | ReplyEnded

@@ -155,7 +155,7 @@ class Conversation:
         return (
             self.history.find(item_id) is not None
             or any(turn is not None and turn.item == item_id for turn in turns)
-            or (reply is not None and reply.item == item_id)
+            or (reply is not None and item_id in (reply.item, *reply.call_items.values()))
         )
 
     def free_id(self, wanted: str) -> str:

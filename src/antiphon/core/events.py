@@ -173,6 +173,16 @@ class ReplyText:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyToolText:
+    """More of the arguments of a function call that the reply is about to ask for."""
+
+    reply: str
+    call_id: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyTool:
     """The reply asks for a function call."""
 
@@ -276,6 +286,7 @@ Event = (
     | TranscriptFailed
     | TurnScored
     | ReplyText
+    | ReplyToolText
     | ReplyTool
     | ReplyComplete
     | ReplyFailed

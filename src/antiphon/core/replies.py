@@ -47,6 +47,7 @@ class Replies:
         """Ids of all function calls so far: none is run twice."""
         self.handlers: ev.Handlers = {
             ev.ReplyText: self._on_reply_text,
+            ev.ReplyToolText: self._on_reply_tool_text,
             ev.ReplyTool: self._on_reply_tool,
             ev.ReplyComplete: self._on_reply_complete,
             ev.ReplyFailed: self._on_reply_failed,
@@ -114,6 +115,17 @@ class Replies:
         if reply is not None and event.text and not reply.text_done:
             self.speaker.add_text(event.text, now_ms, self._c.policy)
 
+    def _on_reply_tool_text(self, event: ev.ReplyToolText, now_ms: int) -> None:
+        reply, call_id = self._live(event.reply), event.call_id
+        if reply is None or reply.text_done or call_id in self._called:
+            return
+        if call_id not in reply.call_items:
+            reply.call_items[call_id] = self._c.free_id(f"t_{call_id}")
+        item = reply.call_items[call_id]
+        reply.progress_ms = now_ms
+        reply.call_words.append(act.ReplyCallWords(reply.id, item, call_id, event.name, event.text))
+        self.release_tools()
+
     def _on_reply_tool(self, event: ev.ReplyTool, now_ms: int) -> None:
         reply = self._live(event.reply)
         if reply is not None and not reply.text_done:
@@ -126,12 +138,16 @@ class Replies:
         reply = self.speaker.reply
         if reply is None or not reply.committed:
             return
+        for words in reply.call_words:
+            self.emit(words)
+        reply.call_words.clear()
         for call in reply.tools:
             if call.call_id in self._called:
                 continue
             self._called.add(call.call_id)
             self._asking = reply.record
-            item = Item(self._c.free_id(f"t_{call.call_id}"), "tool_call", tool=call)
+            known = reply.call_items.pop(call.call_id, "")
+            item = Item(known or self._c.free_id(f"t_{call.call_id}"), "tool_call", tool=call)
             reply.first_call_item = reply.first_call_item or item.id
             self.history.add(item)
             self.pending_tools.add(call.call_id)

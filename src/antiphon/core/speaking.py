@@ -16,6 +16,7 @@ from antiphon.core.actions import (
     Action,
     Generate,
     ReplyBegan,
+    ReplyCallWords,
     ReplyGenerated,
     ReplyWords,
     Speak,
@@ -47,6 +48,10 @@ class Reply:
     failed: str = ""
     tools: list[ToolRequest] = field(default_factory=list)
     """Function calls that may not run yet."""
+    call_items: dict[str, str] = field(default_factory=dict)
+    """Call id -> history item, of calls whose arguments are being written."""
+    call_words: list[ReplyCallWords] = field(default_factory=list)
+    """Arguments that may not be shown yet."""
     calls: int = 0
     """Function calls asked for so far."""
     waiting: deque[str] = field(default_factory=deque)

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from antiphon.models.ports import Message, ToolCall
+from antiphon.models.ports import Message, ToolCall, ToolPart
 
 _OPEN = "<think>"
 _CLOSE = "</think>"
@@ -49,14 +49,22 @@ class ToolCalls:
     def __init__(self) -> None:
         self._parts: dict[int, list[str]] = {}
 
-    def add(self, index: int, call_id: str, name: str, arguments: str) -> None:
+    def add(self, index: int, call_id: str, name: str, arguments: str) -> ToolPart | None:
         """One fragment. Id and name come once, with the first fragment of a call; arguments in
-        pieces.
+        pieces. -> what is new of it, once its name is known.
         """
         part = self._parts.setdefault(index, ["", "", ""])
-        part[0] = part[0] or call_id
+        known = bool(part[1])
+        part[0] = part[0] or self._own_id(call_id)
         part[1] = part[1] or name
         part[2] += arguments
+        text = arguments if known else part[2]
+        return ToolPart(part[0], part[1], text) if part[1] and text else None
+
+    def _own_id(self, proposed: str) -> str:
+        """Some servers give a call no id, or all calls the same; the answer must name one."""
+        taken = {part[0] for part in self._parts.values()}
+        return new_call_id() if not proposed or proposed in taken else proposed
 
     def take(self, *, cut_off: bool = False) -> Iterator[ToolCall]:
         """All calls, in order, once the stream has ended; those that never got a name are dropped.
@@ -67,7 +75,7 @@ class ToolCalls:
         for index in sorted(parts):
             call_id, name, arguments = parts[index]
             if name and not (cut_off and not _is_json(arguments)):
-                yield ToolCall(call_id or new_call_id(), name, arguments or "{}")
+                yield ToolCall(call_id, name, arguments or "{}")
 
 
 def _is_json(text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from antiphon.errors import ModelError
 from antiphon.models.chat import ThoughtFilter, ToolCalls, WrittenCall, error_text
-from antiphon.models.ports import LlmDelta, Usage
+from antiphon.models.ports import LlmDelta, ToolPart, Usage
 
 
 class Stream:
@@ -106,7 +106,9 @@ def read(
         usage = _usage(chunk) or usage
         for choice in chunk["choices"]:
             finish = choice.get("finish_reason") or finish
-            text = _text(choice, calls)
+            for part in _parts(choice, calls):
+                yield LlmDelta(tool_part=part)
+            text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             text = thoughts.feed(text) if text else ""
             text = written.feed(text) if written and text else text
             if text:
@@ -131,17 +133,18 @@ def read(
     yield LlmDelta(text=rest, finish="tool_calls" if whole else finish, usage=usage)
 
 
-def _text(choice: dict[str, Any], calls: ToolCalls) -> str:
-    delta = choice.get("delta") or {}
-    for part in delta.get("tool_calls") or ():
-        function = part.get("function") or {}
-        calls.add(
-            part.get("index", 0),
-            part.get("id") or "",
+def _parts(choice: dict[str, Any], calls: ToolCalls) -> Iterator[ToolPart]:
+    """Of tool calls."""
+    for fragment in (choice.get("delta") or {}).get("tool_calls") or ():
+        function = fragment.get("function") or {}
+        part = calls.add(
+            fragment.get("index", 0),
+            fragment.get("id") or "",
             function.get("name") or "",
             function.get("arguments") or "",
         )
-    return choice.get("text") or delta.get("content") or ""
+        if part is not None:
+            yield part
 
 
 def _usage(chunk: dict[str, Any]) -> Usage | None:

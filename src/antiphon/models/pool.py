@@ -48,6 +48,8 @@ __all__ = ["ChainConfig", "ModelSet", "SpeechChunk", "Work"]
 
 log = logging.getLogger(__name__)
 
+_NOTHING = LlmDelta()
+
 UNDECIDED = 0.5
 """What a missing or failing turn detector says: neither finished nor unfinished."""
 
@@ -223,7 +225,7 @@ class ModelSet:
             async with aclosing(_lane(link).stream(lambda: model.generate(request), work)) as items:
                 async for delta in items:
                     # A back end may give empty ones, so that it can be stopped while it reads.
-                    if delta.text or delta.tool_call or delta.finish or delta.usage:
+                    if delta != _NOTHING:
                         yield delta
 
         async with aclosing(self._chain(Kind.LLM).stream(ask, work.call_id)) as deltas:

@@ -147,6 +147,16 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolPart:
+    """More of the arguments of a tool call that is still being written."""
+
+    call_id: str
+    """The one that the whole call will bear."""
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One entry of a chat history."""
 
@@ -188,6 +198,8 @@ class LlmDelta:
     text: str = ""
     tool_call: ToolCall | None = None
     """A whole tool call, given out once its arguments are complete."""
+    tool_part: ToolPart | None = None
+    """A piece of one that will follow whole. For show only, and not every back end knows pieces."""
     finish: str = ""
     """`stop`, `length` or `tool_calls` on the last delta."""
     usage: Usage | None = None

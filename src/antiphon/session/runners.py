@@ -199,16 +199,22 @@ class Runners:
 
     async def _generate(self, action: act.Generate) -> None:
         reply, usage, finish = action.reply, Usage(), "stop"
+        own_ids: dict[str, str] = {}  # of calls that are being written
         told = action.options.get("input", action.history)
         request = self._request(told, dict(action.options))
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
                 if delta.text:
                     self._post(ev.ReplyText(reply, delta.text))
-                if delta.tool_call is not None:
-                    call = delta.tool_call
-                    asked = ToolRequest(self._tool_id(call.call_id), call.name, call.arguments)
-                    self._post(ev.ReplyTool(reply, asked))
+                part, call = delta.tool_part, delta.tool_call
+                if part is not None and part.name in self._declared:
+                    if part.call_id not in own_ids:
+                        own_ids[part.call_id] = self._tool_id(part.call_id)
+                    name = own_ids[part.call_id]
+                    self._post(ev.ReplyToolText(reply, name, part.name, part.text))
+                if call is not None:
+                    name = own_ids.pop(call.call_id, "") or self._tool_id(call.call_id)
+                    self._post(ev.ReplyTool(reply, ToolRequest(name, call.name, call.arguments)))
                 finish, usage = delta.finish or finish, delta.usage or usage
         tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
         self._post(ev.ReplyComplete(reply, finish, *tokens))

@@ -164,6 +164,9 @@ class CallRules:
             case act.ReplyWords(reply_id, text=text):
                 self._check_live(reply_id, action)
                 self._reply(reply_id).text += text
+            case act.ReplyCallWords(reply_id, _, call_id):
+                self._check_live(reply_id, action)
+                assert call_id not in self._tools, f"{action} after the whole call"
             case act.ReplyCalls(reply_id) | act.RunTool(reply_id):
                 self._check_live(reply_id, action)
                 if isinstance(action, act.RunTool):

@@ -268,6 +268,9 @@ class World:
             return
         calls = self.calls(action.history)
         for call in calls:
+            for piece in filter(None, (call.arguments[:1], call.arguments[1:])):
+                part = ev.ReplyToolText(reply, call.call_id, call.name, piece)
+                self._later(delay_ms, part, reply)
             self._later(delay_ms, ev.ReplyTool(reply, call), reply)
         finish = "tool_calls" if calls else "stop"
         self._later(delay_ms, ev.ReplyComplete(reply, finish, 20, len(words), 10), reply)

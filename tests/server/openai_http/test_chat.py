@@ -148,7 +148,9 @@ def test_tools(tmp_path: Path) -> None:
             )
             chunks = [chunk.choices[0] async for chunk in stream]
             deltas = [d for c in chunks for d in c.delta.tool_calls or ()]
-            assert [(d.index, d.id) for d in deltas] == [(0, call.id)]
+            assert [(d.index, d.id) for d in deltas] == [(0, call.id), (0, None)]
+            pieces = [d.function.arguments or "" for d in deltas if d.function]
+            assert "".join(pieces) == '{"city": "Lisbon"}'
             assert chunks[-1].finish_reason == "tool_calls"
 
             history = [

@@ -143,6 +143,7 @@ def test_a_function_call_and_its_result(tmp_path: Path) -> None:
                 "completed",
             )
             deltas = c.of("response.function_call_arguments.delta")
+            assert len(deltas) > 1
             assert "".join(e["delta"] for e in deltas) == asked["arguments"]
             item = {
                 "type": "function_call_output",
@@ -154,6 +155,36 @@ def test_a_function_call_and_its_result(tmp_path: Path) -> None:
             assert json.loads(added["item"]["output"]) == {"sky": "clear"}
             assert len(c.of("response.created")) == 1  # the client asks for the answer
             assert "clear" in c.said((await c.respond())["id"])
+
+    run(main())
+
+
+def test_a_function_call_stopped_in_mid_argument_is_none(tmp_path: Path) -> None:
+    endless = {"place": "far " * 2_000}
+    tools = {"weather": {"name": "weather", "arguments": endless}}
+    llm = {**OPTIONS["llm"], "tools": tools, "piece_delay_ms": 25}
+
+    async def main() -> None:
+        async with call(tmp_path, models__options__llm__scripted=llm) as c:
+            await c.update(tools=[WEATHER])
+            await c.text("how is the weather")
+            await c.send("response.create")
+            begun = await c.wait("response.function_call_arguments.delta", 2)
+            start = len(c.events)
+            await c.send("response.cancel")
+            done = (await c.wait("response.done"))["response"]
+            assert done["status"] == "cancelled"
+            (asked,) = done["output"]
+            assert (asked["id"], asked["status"]) == (begun["item_id"], "incomplete")
+            kinds = [k for k in c.kinds(start) if not k.endswith(".delta")]
+            assert kinds == [
+                "response.output_item.done",
+                "conversation.item.deleted",
+                "response.done",
+            ]
+            output = {"type": "function_call_output", "call_id": asked["call_id"], "output": "far"}
+            await c.send("conversation.item.create", item=output)
+            assert (await c.wait("error"))["error"]["code"] == "invalid_tool_call_id"
 
     run(main())
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from antiphon.audio import g711
 from antiphon.audio.framing import Pcm16
+from antiphon.client.bench import loops
 from antiphon.client.bench.servers import Running, running
 from antiphon.client.bench.spread import spread
 from antiphon.client.bench.turn import Contestant
@@ -159,7 +160,7 @@ def compare(
     found: dict[str, list[Outcome]] = {one.arm.name: [] for one in contestants}
     with ExitStack() as stack:
         servers = [stack.enter_context(running(one.arm, core)) for one in contestants]
-        asyncio.run(all_of_them())
+        loops.run(all_of_them())
     return found
 
 

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from antiphon.client.bench.load import Fleet, LoadTurn, Manner, Tally, on_fast_loop
+from antiphon.client.bench import loops
+from antiphon.client.bench.load import Fleet, LoadTurn, Manner, Tally
 from antiphon.client.bench.servers import Arm, Running, Usage, own_cpu_s, running
 from antiphon.client.bench.spread import spread
 from antiphon.errors import AntiphonError, ConfigError, ProtocolError
@@ -267,7 +268,7 @@ def compare(
         for arm in arms:
             try:
                 with running(arm, core) as server:
-                    done = on_fast_loop(ramp(server, manner, plan, on_level))
+                    done = loops.run_fast(ramp(server, manner, plan, on_level))
                 found[arm.name].append(done.as_object())
             except AntiphonError as error:
                 found[arm.name].append(

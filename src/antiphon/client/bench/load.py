@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,8 +29,6 @@ from antiphon.client.phone.clips import (
 from antiphon.client.phone.playback import Playback
 from antiphon.client.phone.webhook import Line
 from antiphon.client.playout import AUDIBLE
-
-T = TypeVar("T")
 
 _SILENT = Frame.of(SILENCE)
 _BURST_S = 0.003
@@ -256,15 +253,6 @@ def jitter_ms(deliveries: Sequence[tuple[float, int]]) -> list[float]:
         round(abs(1000 * wait - 1000 * size / RATE_HZ), 2)
         for wait, size in zip(waits, sizes, strict=True)
     ]
-
-
-def on_fast_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, on the fastest event loop there is: the driver must cost less than what it drives."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
 
 
 class Fleet:

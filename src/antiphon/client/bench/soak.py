@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from antiphon.client.bench.load import Fleet, Manner, on_fast_loop
+from antiphon.client.bench import loops
+from antiphon.client.bench.load import Fleet, Manner
 from antiphon.client.bench.servers import Arm, Running, running
 from antiphon.client.bench.spread import spread
 from antiphon.errors import ConfigError, ProtocolError
@@ -55,7 +56,7 @@ def soak(
 ) -> dict[str, Any]:
     """-> a JSON object. Blocking. Raises ModelError when the server does not start, ProtocolError when it refuses."""
     with running(arm, core) as server:
-        return on_fast_loop(run_on(server, replace(manner, turns=1), plan, on_sample))
+        return loops.run_fast(run_on(server, replace(manner, turns=1), plan, on_sample))
 
 
 async def run_on(

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from antiphon.client.bench import loops
 from antiphon.client.bench.servers import Arm, Running, running
 from antiphon.client.bench.spread import spread
 from antiphon.client.bench.traces import Traces, stages_of
@@ -62,7 +63,7 @@ def compare(
     """Ask all of them everything. Blocking. Raises ModelError when a server does not start."""
     with ExitStack() as stack:
         servers = [stack.enter_context(running(one.arm, core)) for one in contestants]
-        asyncio.run(_interleave(contestants, servers, questions, per_call, on_turn))
+        loops.run(_interleave(contestants, servers, questions, per_call, on_turn))
 
 
 async def _interleave(

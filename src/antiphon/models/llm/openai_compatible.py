@@ -191,11 +191,12 @@ async def _read(stream: AsyncIterator[ChatCompletionChunk]) -> AsyncGenerator[Ll
             delta: Any = choice.delta  # typed as always there; some servers send null
             if delta is None:
                 continue
-            for position, part in enumerate(delta.tool_calls or ()):
-                index = position if part.index is None else part.index
-                name = (part.function.name if part.function else "") or ""
-                arguments = (part.function.arguments if part.function else "") or ""
-                calls.add(index, part.id or "", name, arguments)
+            for position, fragment in enumerate(delta.tool_calls or ()):
+                index = position if fragment.index is None else fragment.index
+                name = (fragment.function.name if fragment.function else "") or ""
+                arguments = (fragment.function.arguments if fragment.function else "") or ""
+                if part := calls.add(index, fragment.id or "", name, arguments):
+                    yield LlmDelta(tool_part=part)
             text = thoughts.feed(delta.content or "")
             if text:
                 yield LlmDelta(text=text)

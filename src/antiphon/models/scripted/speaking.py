@@ -19,11 +19,15 @@ from antiphon.models.ports import (
     Pcm16,
     SpeechRequest,
     ToolCall,
+    ToolPart,
     Usage,
     WeightSource,
 )
 from antiphon.models.scripted.hearing import tone
 from antiphon.models.scripted.pace import Pace, PaceOptions
+
+_PIECE_CHARS = 12
+"""Of a function's arguments, told one after the other as models do."""
 
 _SPEECH_HZ = 220.0
 
@@ -80,7 +84,9 @@ class ScriptedLlm:
         read = sum(len(message.content.split()) for message in request.messages)
         call = self._tool_call(request)
         if call is not None:
-            course.step()
+            for piece in _pieces(call.arguments):
+                course.step()
+                yield LlmDelta(tool_part=ToolPart(call.call_id, call.name, piece))
             yield LlmDelta(tool_call=call)
             course.end()
             yield LlmDelta(finish="tool_calls", usage=Usage(read, 1))
@@ -117,6 +123,10 @@ class ScriptedLlm:
             asked = sum(message.role == "user" for message in messages)
             return self._replies[min(max(asked, 1), len(self._replies)) - 1]
         return f"You said: {said}"
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[at : at + _PIECE_CHARS] for at in range(0, len(text), _PIECE_CHARS)]
 
 
 class ScriptedTts:

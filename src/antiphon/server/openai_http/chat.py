@@ -83,12 +83,15 @@ async def _chunks(job: Job, ask: wire.ChatAsk) -> AsyncGenerator[bytes, None]:
     try:
         async with aclosing(_deltas(job, ask, reply)) as deltas:
             async for delta in deltas:
-                text, told = reply.take(delta), len(reply.calls)
+                text = reply.take(delta)
                 if text:
                     yield sse.event(answer.text(text))
                     sent = True
-                if delta.tool_call is not None:
-                    yield sse.event(answer.call(reply.calls[told - 1]))
+                if (part := delta.tool_part) is not None:
+                    yield sse.event(answer.call_part(part.call_id, part.name, part.text))
+                    sent = True
+                if delta.tool_call is not None and (left := answer.call(reply.calls[-1])):
+                    yield sse.event(left)
                     sent = True
     except AntiphonError as error:
         if not sent:

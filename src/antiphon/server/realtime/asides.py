@@ -110,8 +110,11 @@ class Asides:
         async with aclosing(self._models.generate(asked, work=self._work())) as deltas:
             async for delta in deltas:
                 response.say(item, delta.text)
-                if delta.tool_call is not None:
-                    call = delta.tool_call
+                if (part := delta.tool_part) is not None:
+                    response.write_call(
+                        f"{item}_{part.call_id}", part.call_id, part.name, part.text
+                    )
+                if (call := delta.tool_call) is not None:
                     name = call.call_id or f"call_{response.id}"
                     told = ToolRequest(name, call.name, call.arguments)
                     response.call(f"{item}_{name}", told)

@@ -198,7 +198,8 @@ class Answer:
         self._model = model
         self._created = int(time.time())
         self._begun = False
-        self._calls = 0
+        self._calls: dict[str, str] = {}
+        """Call id -> what was sent of its arguments, in the order in which they began."""
 
     def whole(
         self, text: str, calls: Sequence[Call], finish: str, tokens: Tokens
@@ -220,10 +221,22 @@ class Answer:
     def text(self, text: str) -> dict[str, Any]:
         return self._chunk({"content": text})
 
-    def call(self, call: Call) -> dict[str, Any]:
-        """A whole call in one piece, at its index."""
-        index, self._calls = self._calls, self._calls + 1
-        return self._chunk({"tool_calls": [{"index": index, **call.as_json()}]})
+    def call_part(self, call_id: str, name: str, text: str) -> dict[str, Any]:
+        """More of a call's arguments, at its index; the first piece bears its name."""
+        if call_id not in self._calls:
+            begun = Call(call_id, name, text).as_json()
+            self._calls[call_id] = text
+            return self._chunk({"tool_calls": [{"index": len(self._calls) - 1, **begun}]})
+        self._calls[call_id] += text
+        index = list(self._calls).index(call_id)
+        return self._chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
+
+    def call(self, call: Call) -> dict[str, Any] | None:
+        """What has not been sent yet of a whole call; None: nothing."""
+        rest = call.arguments.removeprefix(self._calls.get(call.call_id, ""))
+        if call.call_id in self._calls and not rest:
+            return None
+        return self.call_part(call.call_id, call.name, rest)
 
     def end(self, finish: str) -> dict[str, Any]:
         return self._chunk({}, finish)

@@ -151,9 +151,11 @@ class Encoder:
                 self._reply_began(action)
             case act.ReplyWords(_, item, text):
                 self._response(action.reply).say(self.names.item(item), text)
+            case act.ReplyCallWords(reply, item, call_id, name, text):
+                if self._is_clients(name):
+                    self._response(reply).write_call(self.names.item(item), call_id, name, text)
             case act.ReplyCalls(reply, item, call):
-                declared = any(tool["name"] == call.name for tool in self._declared)
-                if declared and not self.runs_here(call.name):
+                if self._is_clients(call.name):
                     self._response(reply).call(self.names.item(item), call)
             case act.ReplyGenerated():
                 self._reply_generated(action)
@@ -195,6 +197,10 @@ class Encoder:
             self.items.cut(name, heard)
 
     # -- replies ------------------------------------------------------------------------------------
+
+    def _is_clients(self, function: str) -> bool:
+        declared = any(tool["name"] == function for tool in self._declared)
+        return declared and not self.runs_here(function)
 
     def _response(self, reply: str) -> Response:
         assert self._live is not None

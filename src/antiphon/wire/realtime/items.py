@@ -82,7 +82,9 @@ class Items:
 
     def knows_call(self, call_id: str) -> bool:
         return any(
-            item["type"] == "function_call" and item.get("call_id") == call_id
+            item["type"] == "function_call"
+            and item.get("call_id") == call_id
+            and item.get("status") != "in_progress"
             for item in self._shown.values()
         )
 

@@ -21,6 +21,9 @@ _CHUNK_SAMPLES = formats.VOICE_RATE_HZ * 2 // 5
 """An event carries at most 400 ms of audio, so that an interruption can still drop what has not left."""
 
 
+_ARGUMENTS = "response.function_call_arguments"
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a response was asked to be; shown in `response.created` and `response.done` alike."""
@@ -40,6 +43,16 @@ class _Message:
     id: str
     index: int
     text: str = ""
+
+
+@dataclass(slots=True)
+class _Call:
+    """A function call that is being written."""
+
+    call_id: str
+    name: str
+    index: int
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,8 @@ class Response:
     error_code: str = "server_error"
     """What a failure is called, should it fail."""
     _message: _Message | None = None
+    _calls: dict[str, _Call] = field(default_factory=dict)
+    """Item -> what there is of it."""
     _output: list[dict[str, Any]] = field(default_factory=list)
     _voice: formats.OutputAudio | None = None
 
@@ -84,6 +99,8 @@ class Response:
         self.create()
         self.done = True  # before it is told: clients ask for the next one at once
         self._close_message("completed" if status == "completed" else "incomplete")
+        for item_id in list(self._calls):
+            self._break_off_call(item_id)
         self.emit("response.done", response=self._shown(status, details, usage(tokens)))
         self.emit("rate_limits.updated", rate_limits=_RATE_LIMITS)
 
@@ -148,23 +165,50 @@ class Response:
             delta=formats.to_base64(data),
         )
 
+    def write_call(self, item_id: str, call_id: str, name: str, text: str) -> None:
+        """More of the arguments of a function that the client is to run."""
+        if self.done or not text:
+            return
+        if item_id not in self._calls:
+            self.create()
+            self._calls[item_id] = _Call(call_id, name, len(self._output))
+            begun = call_json(item_id, ToolRequest(call_id, name, ""), done=False)
+            self._add(begun, len(self._output))
+        self._calls[item_id].arguments += text
+        self.emit(f"{_ARGUMENTS}.delta", **self._call_names(item_id), delta=text)
+
     def call(self, item_id: str, call: ToolRequest) -> None:
-        """A function that the client is to run. Its arguments are known as a whole."""
+        """A function that the client is to run: all of it, whatever has been written before."""
         if self.done:
             return
-        self.create()
-        index = len(self._output)
-        self._add(call_json(item_id, call, done=False), index)
-        names: dict[str, Any] = {
+        written = self._calls[item_id].arguments if item_id in self._calls else ""
+        rest = call.arguments.removeprefix(written)
+        self.write_call(item_id, call.call_id, call.name, rest)
+        names, index = self._call_names(item_id), self._calls.pop(item_id).index
+        self.emit(f"{_ARGUMENTS}.done", **names, name=call.name, arguments=call.arguments)
+        self._finish(call_json(item_id, call, done=True), index)
+
+    def _break_off_call(self, item_id: str) -> None:
+        """It was never asked for: the client is not to run it, and the conversation does not hold it."""
+        call = self._calls.pop(item_id)
+        asked = ToolRequest(call.call_id, call.name, call.arguments)
+        item = {**call_json(item_id, asked, done=True), "status": "incomplete"}
+        self._output[call.index] = item
+        self.emit(
+            "response.output_item.done", response_id=self.id, output_index=call.index, item=item
+        )
+        if self.items is not None and item_id in self.items:
+            self.items.remove(item_id)
+            self.emit("conversation.item.deleted", item_id=item_id)
+
+    def _call_names(self, item_id: str) -> dict[str, Any]:
+        call = self._calls[item_id]
+        return {
             "response_id": self.id,
             "item_id": item_id,
-            "output_index": index,
+            "output_index": call.index,
             "call_id": call.call_id,
         }
-        kind = "response.function_call_arguments"
-        self.emit(f"{kind}.delta", **names, delta=call.arguments)
-        self.emit(f"{kind}.done", **names, name=call.name, arguments=call.arguments)
-        self._finish(call_json(item_id, call, done=True), index)
 
     # -- items and their parts ------------------------------------------------------------------
 
