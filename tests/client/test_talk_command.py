@@ -88,6 +88,25 @@ def test_a_server_that_runs_is_used_as_it_is(
     assert found["transfer"]["ratio"] > 4
 
 
+def test_a_server_with_keys_is_told_the_one_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "sk-of-a-test-0123456789"
+    locked = {"security__api_key": key}
+
+    async def scenario() -> None:
+        async with serving(tmp_path, **locked) as served:
+            asked = {"url": served.address, "question": recording(tmp_path)}
+            monkeypatch.delenv("ANTIPHON_API_KEY", raising=False)
+            with pytest.raises(ProtocolError, match="set ANTIPHON_API_KEY"):
+                await asyncio.to_thread(talk_with, **asked)
+            monkeypatch.setenv("ANTIPHON_API_KEY", key)
+            await asyncio.to_thread(talk_with, **asked)
+
+    run(scenario())
+    assert answers(capsys)["answered"] == 1
+
+
 def test_silence_gets_no_answer_and_a_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def test_options(tmp_path: Path) -> None:
     async def main() -> None:
         chosen: dict[str, Any] = {
             "agent__presets": {"tutor": "You teach."},
+            "agent__level": "beginner",
             "models__options__tts__scripted": {"voices": ["anna", "ben"]},
         }
         async with serving(tmp_path, **chosen) as served:
@@ -94,6 +95,7 @@ def test_options(tmp_path: Path) -> None:
             assert found["agents"] == ["tutor"]
             assert found["voices"] == ["anna", "ben"]
             assert found["levels"] == ["beginner", "intermediate", "advanced"]
+            assert found["level"] == "beginner"
             assert "You teach" not in str(found)
 
     run(main())

@@ -124,6 +124,7 @@ class FakeServer:
         self._taken = 0
         self.refusing = False
         self.ready_status = 200
+        self.level = ""
         # Listening before the thread starts: whoever connects early waits in the backlog.
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
@@ -159,8 +160,8 @@ class FakeServer:
             return Response(status_code=self.ready_status)
 
         @app.get("/api/options")
-        async def options() -> dict[str, list[str]]:
-            return OPTIONS
+        async def options() -> dict[str, object]:
+            return {**OPTIONS, "level": self.level}
 
         @app.websocket("/ws/conversation")
         async def conversation(websocket: WebSocket) -> None:

@@ -93,6 +93,12 @@ EMPTY = {"status": "empty", "summary": "You have not said anything yet.", "mista
 FAILED = {"status": "unavailable", "summary": "The conversation could not be analysed: too slow."}
 
 
+def test_a_level_that_the_owner_has_set_is_enough(page: Page, server: FakeServer) -> None:
+    server.level = "beginner"
+    begin(page, server)
+    expect(page.get_by_role("button", name="End with feedback")).to_be_visible()
+
+
 def test_feedback_without_anything_in_it_reads_sensibly(page: Page, server: FakeServer) -> None:
     page.evaluate(KEEP_LEVEL)
     page.reload()

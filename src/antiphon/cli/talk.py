@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -58,7 +59,10 @@ def talk(
         list[str] | None, typer.Option("--set", help="A setting of the server that is started.")
     ] = None,
 ) -> None:
-    """Talk to an agent: by microphone, or from an audio file in real time. Ctrl-C hangs up."""
+    """Talk to an agent: by microphone, or from an audio file in real time. Ctrl-C hangs up.
+
+    A server with keys is told the one in ANTIPHON_API_KEY.
+    """
     from antiphon.client.local_server import server_for
     from antiphon.client.transfer import check_codec
 
@@ -152,6 +156,7 @@ async def _converse(
         microphone=card.read if card else None,
         playout=card.playout if card else None,
         greeting=spoken is None,
+        api_key=os.environ.get("ANTIPHON_API_KEY", ""),
         on_message=view.note,
     )
     view.level_db = lambda: call.track.level_db

@@ -51,11 +51,17 @@ class TalkCall(Talker):
         microphone: Microphone | None = None,
         playout: Playout | None = None,
         greeting: bool = False,
+        api_key: str = "",
         on_message: Callable[[dict[str, Any]], None] = _ignore,
     ) -> None:
         """`microphone` None: speech comes from `say`, silence in between."""
         super().__init__(
-            url, STT_RATE_HZ, greeting, format=transfer.format, pack=self._record_and_pack
+            url,
+            STT_RATE_HZ,
+            greeting,
+            format=transfer.format,
+            pack=self._record_and_pack,
+            api_key=api_key,
         )
         self.playout = playout or Playout(OUTPUT_RATE_HZ)
         self.transfer = transfer
@@ -79,6 +85,10 @@ class TalkCall(Talker):
                 f"{self.url} is no address of a server; use ws://host:port"
             ) from None
         except InvalidStatus as error:
+            if error.response.status_code == 401:
+                raise ProtocolError(
+                    f"{self.url} wants a key: set ANTIPHON_API_KEY to one of its keys"
+                ) from None
             raise ProtocolError(
                 f"{self.url} answers HTTP {error.response.status_code}, not a call; check the address"
             ) from None

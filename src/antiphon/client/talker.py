@@ -59,6 +59,7 @@ class Talker:
     """How `start` announces what `pack` makes."""
     pack: Callable[[Pcm16], bytes] = pcm_to_bytes
     """The caller's samples -> the bytes to send now, if any."""
+    api_key: str = field(default="", repr=False)
     _socket: ClientConnection | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _speech: deque[tuple[Pcm16, asyncio.Future[Utterance]]] = field(default_factory=deque)
@@ -67,7 +68,13 @@ class Talker:
 
     async def __aenter__(self) -> Talker:
         """Raises ProtocolError when the server refuses the call, OSError when there is none."""
-        self._socket = await connect(self.url, max_size=16 << 20, compression=None, open_timeout=10)
+        self._socket = await connect(
+            self.url,
+            max_size=16 << 20,
+            compression=None,
+            open_timeout=10,
+            additional_headers={"Authorization": f"Bearer {self.api_key}"} if self.api_key else {},
+        )
         start = {
             "type": "start",
             "format": self.format,

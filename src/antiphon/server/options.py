@@ -31,6 +31,7 @@ async def options(request: Request) -> dict[str, Any]:
         "levels": list(LEVELS),
         "voice": agent.voice,
         "language": agent.language,
+        "level": agent.level,
         "resume_s": calls.settings.server.resume_s,
     }
 

@@ -58,6 +58,7 @@ function enterPhase(next) {
   const over = phase === "ended" || phase === "failed";
   say(label, call.running ? BUTTON.end : over ? BUTTON.again : BUTTON.start);
   button.classList.toggle("on", call.running);
+  if (phase === "live") void panel.ask().then(showButtons); // the owner may have set a level
   if (phase === "live") meter.start();
   else meter.stop();
   wakeLock.want(call.running);
@@ -73,7 +74,7 @@ function showButtons() {
   if (!push) hand.letGo();
   button.hidden = push;
   holdButton.hidden = endButton.hidden = !push;
-  feedbackButton.hidden = phase !== "live" || settings.values.level === "";
+  feedbackButton.hidden = phase !== "live" || panel.level === "";
   if (focused?.hidden) (push ? holdButton : button).focus(); // it was on the button that has just gone
   document.body.dataset.listen = settings.values.listen;
 }

@@ -21,6 +21,7 @@ export class SettingsPanel {
   #form;
   #note;
   #settings;
+  #ownersLevel = "";
   #changed;
 
   /**
@@ -40,6 +41,11 @@ export class SettingsPanel {
     });
   }
 
+  /** The learner's level that holds: the person's own choice, else the server owner's; empty: nobody learns. */
+  get level() {
+    return this.#settings.values.level || this.#ownersLevel;
+  }
+
   get isOpen() {
     return this.#dialog.open;
   }
@@ -48,11 +54,11 @@ export class SettingsPanel {
     this.#note.textContent = "";
     this.#show();
     this.#dialog.showModal();
-    void this.#ask();
+    void this.ask();
   }
 
   /** What the server offers; without an answer the saved choices stay as they are. */
-  async #ask() {
+  async ask() {
     try {
       const answer = await ask("api/options", this.#settings.values.key);
       if (answer.ok) this.#offer(await answer.json());
@@ -63,6 +69,7 @@ export class SettingsPanel {
 
   #offer(options) {
     const fields = this.#form.elements;
+    this.#ownersLevel = options.level ?? "";
     const agents = options.agents ?? [];
     const languages = options.languages?.length ? options.languages : USUAL;
     this.#dialog.querySelector("#agent-field").hidden = agents.length === 0;
