@@ -152,6 +152,32 @@ def test_a_wrong_turn_detector_only_delays(call: Call) -> None:
     assert ended_ms <= 2_200 + world.policy.max_silence_ms + 100
 
 
+def test_words_that_want_to_go_on_are_waited_for_although_they_sound_finished(call: Call) -> None:
+    world = call()
+    world.ends_here = lambda words: 0.001 if words == "what do I need" else 0.9
+    world.speak(1_000, "what do I need", 800)
+    world.speak(2_300, "to bake a cake", 900)  # half a second later
+    world.run(9_000)
+    assert [text for role, text in world.transcript() if role == "user"] == [
+        "what do I need to bake a cake"
+    ]
+    (record,) = (action.record for action in world.actions(act.TurnRecorded))
+    assert record.ends_here == 0.9
+    assert (record.speculations, record.speculation_used) == (2, True)
+
+
+def test_a_judgement_of_other_words_says_nothing(call: Call) -> None:
+    world = call()
+    world.speak(1_000, "what do I need", 800)
+    world.at(1_900, ev.WordsJudged("r99", 0.0))
+    world.run(9_000)
+    (record,) = (action.record for action in world.actions(act.TurnRecorded))
+    assert record.ends_here is None
+    assert record.committed_ms is not None
+    assert record.speech_end_ms is not None
+    assert record.committed_ms - record.speech_end_ms < 400
+
+
 def test_a_silent_turn_detector_only_delays(call: Call) -> None:
     world = call()
     world.hang("ScoreTurn")

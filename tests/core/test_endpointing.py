@@ -166,6 +166,24 @@ def test_silence_needed(
     assert silence_needed_ms(policy, text, probability, question=question) == expected_ms
 
 
+@pytest.mark.parametrize(
+    ("policy", "probability", "ends_here", "expected_ms"),
+    [
+        (P, 0.95, 0.001, P.unsure_silence_ms),  # it sounds finished, the words want to go on
+        (P, 0.05, 0.001, P.max_silence_ms),
+        (P, 0.95, P.words_threshold, P.min_silence_ms),
+        (P, 0.95, 0.9, P.min_silence_ms),
+        (P, 0.3, 0.9, P.unsure_silence_ms),  # whole words do not outweigh a voice that stays up
+        (Policy(words_threshold=0), 0.95, 0.0, P.min_silence_ms),
+    ],
+)
+def test_what_the_language_model_thinks_of_the_words(
+    policy: Policy, probability: float, ends_here: float, expected_ms: int
+) -> None:
+    words = "What do I need?"
+    assert silence_needed_ms(policy, words, probability, ends_here=ends_here) == expected_ms
+
+
 def test_the_more_it_sounds_unfinished_the_longer_the_wait_and_never_beyond_the_limit() -> None:
     waits = [silence_needed_ms(P, "What time is it?", p / 100) for p in range(101)]
     assert waits == sorted(waits, reverse=True)

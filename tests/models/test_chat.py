@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from antiphon.errors import ModelError
 from antiphon.models.chat import ThoughtFilter, ToolCalls, WrittenCall, as_wire, error_text
-from antiphon.models.completions import Reply, Stream, read
+from antiphon.models.completions import Reply, Stream, read, read_judgement
 from antiphon.models.ports import LlmDelta, Message, ToolCall, ToolPart
 from antiphon.models.slots import ANY_SLOT, Slots
 
@@ -252,6 +253,49 @@ def test_what_a_handler_raises_reaches_the_reader() -> None:
 
     with pytest.raises(ModelError, match="All messages must have content"):
         list(reply(handle))
+
+
+def judging(*likely: tuple[str, float]) -> list[LlmDelta]:
+    tokens = [{"token": token, "logprob": math.log(p)} for token, p in likely]
+    logprobs = {"content": [{"token": likely[0][0], "top_logprobs": tokens}]} if likely else None
+    told = {"choices": [{"text": "x", "finish_reason": "length", "logprobs": logprobs}]}
+    stream = Stream("call", lambda _body, push: push(told) and None, {})
+    stream.run()
+    return list(read_judgement(stream))
+
+
+def test_how_likely_words_end_here() -> None:
+    (judged,) = judging((" to", 0.5), ("?", 0.2), ("?\n", 0.1), ("<|im_end|>", 0.05), (",", 0.1))
+    assert judged.ends_here == pytest.approx(0.35)
+    (judged,) = judging(("。", 0.6), ("", 0.1), (" ", 0.1), ("的", 0.1))
+    assert judged.ends_here == pytest.approx(0.8)
+    assert judging() == []
+
+
+def test_a_judgement_that_fails_is_none() -> None:
+    def handle(_body: dict[str, Any], _push: Callback) -> None:
+        raise ValueError("no")
+
+    stream = Stream("call", handle, {})
+    stream.run()
+    assert list(read_judgement(stream)) == []
+
+
+def test_requests_in_a_row_and_none_after_a_stop() -> None:
+    streams: list[Stream] = []
+
+    def begin() -> tuple[Stream, Any]:
+        stream = Stream("call", lambda _body, push: push(chunk("Hi", "stop")) and None, {})
+        streams.append(stream)
+        stream.run()
+        return stream, read(stream, ThoughtFilter())
+
+    assert [delta.text for delta in Reply(begin, begin)] == ["Hi", "", "Hi", ""]
+    both = Reply(begin, begin)
+    next(both)
+    streams[-1].stop()  # as when the call is released
+    list(both)
+    assert len(streams) == 3
 
 
 def test_closing_while_another_thread_waits_ends_both() -> None:

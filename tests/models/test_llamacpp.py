@@ -293,6 +293,49 @@ def test_releasing_a_call_stops_what_runs_for_it(model: LlamaCpp) -> None:
     assert all(not delta.finish for delta in begun)
 
 
+# --- whether the user has finished ----------------------------------------------------------------
+
+
+@pytest.mark.weights
+def test_words_are_judged_ahead_of_the_reply(model: LlamaCpp) -> None:
+    def judged(words: str) -> float:
+        deltas = list(model.generate(replace(asked(words, "judged"), judge_words=True)))
+        told = [delta.ends_here for delta in deltas if delta.ends_here is not None]
+        assert deltas[0].ends_here == told[0] or deltas[0] == LlmDelta()
+        assert said(deltas)
+        (probability,) = told
+        return probability
+
+    whole = [CAPITAL, "My name is Anna.", "Is it going to rain tomorrow?"]
+    begun = ["I would like to know.", "Could you explain?", "What is the best way?"]
+    assert min(map(judged, whole)) > 0.2
+    assert max(map(judged, begun)) < 0.02
+    model.release("judged")
+
+
+@pytest.mark.weights
+def test_a_judgement_costs_no_cache(model: LlamaCpp) -> None:
+    plain = list(model.generate(asked(CAPITAL, "plain")))[-1].usage
+    model.release("plain")
+    deltas = list(model.generate(replace(asked(CAPITAL, "judged"), judge_words=True)))
+    judged = deltas[-1].usage
+    assert plain is not None
+    assert judged is not None
+    assert judged.input_tokens == plain.input_tokens
+    assert judged.input_tokens - judged.cached_tokens <= TAIL_TOKENS
+    model.release("judged")
+
+
+@pytest.mark.weights
+def test_nothing_to_judge(model: LlamaCpp) -> None:
+    for words in ("...", CAPITAL):
+        history = (SYSTEM, Message("user", words))
+        told = (*history, Message("assistant", "Paris.")) if words == CAPITAL else history
+        request = LlmRequest(told, "none", 8, judge_words=True)
+        assert [d for d in model.generate(request) if d.ends_here is not None] == []
+    model.release("none")
+
+
 # --- tools --------------------------------------------------------------------------------------
 
 

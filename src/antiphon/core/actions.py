@@ -54,6 +54,8 @@ class Generate:
     history: tuple[Item, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     speculative: bool = False
+    judge_words: bool = False
+    """First say how likely the caller's last words end where they end, where the model can."""
 
 
 @dataclass(frozen=True, slots=True)

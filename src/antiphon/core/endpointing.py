@@ -80,18 +80,25 @@ def being_dictated(text: str, question: str = "") -> bool:
 
 
 def silence_needed_ms(
-    policy: Policy, text: str | None, probability: float | None, *, question: str = ""
+    policy: Policy,
+    text: str | None,
+    probability: float | None,
+    *,
+    ends_here: float | None = None,
+    question: str = "",
 ) -> int:
     """Silence after which the turn is over.
 
     `text`: transcript so far, None while unknown. `probability`: of the turn detector, None while unknown or when there
-    is no detector.
+    is no detector. `ends_here`: what the language model gives the words to end here, None while unknown.
     """
     if text is None:
         return policy.max_silence_ms
     if being_dictated(text, question):
         return max(policy.dictation_silence_ms, policy.max_silence_ms)
-    unfinished = looks_unfinished(text)
+    unfinished = looks_unfinished(text) or (
+        ends_here is not None and ends_here < policy.words_threshold
+    )
     if probability is None:
         if policy.use_turn_detector:
             return policy.max_silence_ms

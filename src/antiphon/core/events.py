@@ -173,6 +173,14 @@ class ReplyText:
 
 
 @dataclass(frozen=True, slots=True)
+class WordsJudged:
+    """How likely the caller's words end where they end, by the language model that was given them for a reply."""
+
+    reply: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyToolText:
     """More of the arguments of a function call that the reply is about to ask for."""
 
@@ -286,6 +294,7 @@ Event = (
     | TranscriptFailed
     | TurnScored
     | ReplyText
+    | WordsJudged
     | ReplyToolText
     | ReplyTool
     | ReplyComplete

@@ -43,6 +43,8 @@ class Policy:
     """Silence that ends a turn when there is no turn detector to ask."""
     turn_threshold: float = 0.5
     """Turn-detector probability above which a turn sounds finished."""
+    words_threshold: float = 0.02
+    """A turn reads unfinished when the language model gives its words less than this to end there; 0: do not ask it."""
     use_turn_detector: bool = True
     """False: there is none, go by words and silence."""
     rescore_every_ms: int = 128

@@ -26,6 +26,8 @@ class TurnRecord:
     """Replies that were begun before the turn was certain, the used one included."""
     speculation_used: bool = False
     turn_probability: float | None = None
+    ends_here: float | None = None
+    """What the language model gave the caller's words to end where they did."""
 
     speech_start_ms: int | None = None
     speech_end_ms: int | None = None
@@ -60,6 +62,7 @@ class TurnRecord:
         """A new reply for the same turn: nothing of an earlier one, guessed or withdrawn, may count for it."""
         self.reply_text = self.heard_text = self.status = ""
         self.interrupted = self.speculation_used = False
+        self.ends_here = None
         self.committed_ms = self.generate_ms = self.first_token_ms = self.text_done_ms = None
         self.speak_ms = self.first_audio_ms = self.audio_done_ms = None
         self.first_sent_ms = self.first_played_ms = self.ended_ms = None

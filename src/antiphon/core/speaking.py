@@ -40,6 +40,8 @@ class Reply:
     speaks: bool
     prompt: str = ""
     """The caller's words it answers."""
+    ends_here: float | None = None
+    """How likely those words end there."""
     options: Mapping[str, Any] = field(default_factory=dict)
     committed: bool = False
     text: str = ""
@@ -130,11 +132,14 @@ class Speaker:
         )
         return self.reply
 
-    def generate(self, history: tuple[Item, ...], now_ms: int) -> None:
+    def generate(
+        self, history: tuple[Item, ...], now_ms: int, *, judge_words: bool = False
+    ) -> None:
         reply = self.reply
         assert reply is not None
         reply.record.generate_ms = now_ms
-        self._emit(Generate(reply.id, history, reply.options, speculative=not reply.committed))
+        guess = not reply.committed
+        self._emit(Generate(reply.id, history, reply.options, guess, judge_words))
 
     def commit(self, now_ms: int, policy: Policy) -> None:
         """The reply is certain: show what there is of it and let it be heard."""

@@ -39,6 +39,7 @@ class Turns:
             ev.Transcribed: self._on_transcribed,
             ev.TranscriptFailed: self._on_transcript_failed,
             ev.TurnScored: self._on_turn_scored,
+            ev.WordsJudged: self._on_words_judged,
         }
 
     def _on_vad(self, event: ev.VadScored, now_ms: int) -> None:
@@ -284,6 +285,14 @@ class Turns:
         if self._c.floor is Floor.DECIDING:
             self._decide_turn(now_ms)
 
+    def _on_words_judged(self, event: ev.WordsJudged, now_ms: int) -> None:
+        reply = self.speaker.reply
+        if reply is None or reply.id != event.reply:
+            return
+        reply.ends_here = reply.record.ends_here = event.probability
+        if self._c.floor is Floor.DECIDING:
+            self._decide_turn(now_ms)
+
     def reply_wanted(self, turn: Turn) -> bool:
         return self._c.policy.auto_reply if turn.reply_wanted is None else turn.reply_wanted
 
@@ -298,7 +307,9 @@ class Turns:
         turn.record.speculations += 1
         self._begin_answer(turn)
         item = Item(turn.item, "user", turn.text)
-        self.speaker.generate((*self.history.snapshot(), item), now_ms)
+        policy = self._c.policy
+        judge = policy.auto_turns and policy.use_turn_detector and policy.words_threshold > 0
+        self.speaker.generate((*self.history.snapshot(), item), now_ms, judge_words=judge)
 
     def _begin_answer(self, turn: Turn) -> None:
         _, request = self._c.replies.owed or ("", ev.RequestReply())
@@ -319,9 +330,13 @@ class Turns:
             if turn.forced or gate.silence_ms >= policy.plain_silence_ms:
                 self.drop_turn(Cause.TURN_EMPTY, now_ms)
             return
-        last = self.history.last("assistant")
+        last, reply = self.history.last("assistant"), self.speaker.reply
         needed_ms = silence_needed_ms(
-            policy, turn.text, turn.probability, question=last.text if last else ""
+            policy,
+            turn.text,
+            turn.probability,
+            ends_here=reply.ends_here if reply and reply.prompt == turn.text else None,
+            question=last.text if last else "",
         )
         if turn.forced or gate.silence_ms >= needed_ms:
             self._take_turn(turn, now_ms)

@@ -6,6 +6,8 @@ knows no prompt, no slot and no template.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
@@ -61,23 +63,26 @@ class Stream:
 
 
 class Reply(Iterator[LlmDelta]):
-    """A reply being written. Unlike a generator it may be closed while another thread waits in
-    `next`.
+    """A reply being written, by one request or several in a row. Unlike a generator it may be
+    closed while another thread waits in `next`.
     """
 
-    def __init__(self, begin: Callable[[], tuple[Stream, Iterator[LlmDelta]]]) -> None:
-        self._begin = begin
+    def __init__(self, *begin: Callable[[], tuple[Stream, Iterator[LlmDelta]]]) -> None:
+        self._requests = deque(begin)
         self._stream: Stream | None = None
         self._deltas: Iterator[LlmDelta] = iter(())
         self._closed = False
 
     def __next__(self) -> LlmDelta:
-        if self._stream is None and not self._closed:
-            self._stream, self._deltas = self._begin()
-        if self._closed:
-            self.close()
-            raise StopIteration
-        return next(self._deltas)
+        while not self._closed:
+            delta = next(self._deltas, None)
+            if delta is not None:
+                return delta
+            if not self._requests or (self._stream is not None and self._stream.stopped):
+                raise StopIteration
+            self._stream, self._deltas = self._requests.popleft()()
+        self.close()
+        raise StopIteration
 
     def close(self) -> None:
         """Stop writing and free the slot. Never waits."""
@@ -131,6 +136,34 @@ def read(
     for tool_call in whole:
         yield LlmDelta(tool_call=tool_call)
     yield LlmDelta(text=rest, finish="tool_calls" if whole else finish, usage=usage)
+
+
+def read_judgement(stream: Stream) -> Iterator[LlmDelta]:
+    """Of a request for one token after the user's words, with the likeliest tokens: how much of
+    them ends a sentence or the turn. Nothing when the server does not tell: a reply comes all the
+    same.
+    """
+    ends, told = 0.0, False
+    try:
+        for chunk in stream:
+            for choice in chunk["choices"]:
+                for token in ((choice.get("logprobs") or {}).get("content") or ())[:1]:
+                    told = True
+                    ends += sum(
+                        math.exp(likely["logprob"])
+                        for likely in token["top_logprobs"]
+                        if _ends(likely["token"])
+                    )
+    except ModelError:
+        return
+    if told:
+        yield LlmDelta(ends_here=min(ends, 1.0))
+
+
+def _ends(token: str) -> bool:
+    """Special tokens, the end of the turn among them, come as an empty text or in angle brackets."""
+    text = token.strip(" ")
+    return not text or text[0] in ".?!\n。？！।؟" or text.startswith("<|")
 
 
 def _parts(choice: dict[str, Any], calls: ToolCalls) -> Iterator[ToolPart]:

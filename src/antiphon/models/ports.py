@@ -182,6 +182,8 @@ class LlmRequest:
     """As in chat completions: "auto", "none", "required" or a named function; None: the model's default."""
     response_schema: Mapping[str, Any] | None = None
     """JSON schema that the reply is to follow. Back ends that cannot see to it ignore it: check what comes."""
+    judge_words: bool = False
+    """Tell, ahead of the reply, how likely the user's last words end there. Back ends that cannot leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,8 @@ class LlmDelta:
     """A whole tool call, given out once its arguments are complete."""
     tool_part: ToolPart | None = None
     """A piece of one that will follow whole. For show only, and not every back end knows pieces."""
+    ends_here: float | None = None
+    """For `judge_words`: the probability that the user's last words are a whole."""
     finish: str = ""
     """`stop`, `length` or `tool_calls` on the last delta."""
     usage: Usage | None = None

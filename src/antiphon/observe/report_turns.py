@@ -124,6 +124,8 @@ def _chips(record: TurnRecord) -> list[tuple[str, str]]:
         found.append(("plain", f"{record.input_tokens} → {record.output_tokens} tokens"))
     if record.turn_probability is not None:
         found.append(("plain", f"finished {record.turn_probability:.0%}"))
+    if record.ends_here is not None:
+        found.append(("plain", f"words end {record.ends_here:.0%}"))
     return found
 
 

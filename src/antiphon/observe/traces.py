@@ -195,4 +195,6 @@ def turn_attributes(record: TurnRecord) -> dict[str, Value]:
         found["antiphon.turn.voice_to_voice_ms"] = delay_ms
     if record.turn_probability is not None:
         found["antiphon.turn.probability"] = record.turn_probability
+    if record.ends_here is not None:
+        found["antiphon.turn.ends_here"] = record.ends_here
     return found

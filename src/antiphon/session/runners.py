@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from antiphon.core import actions as act
@@ -202,8 +202,12 @@ class Runners:
         own_ids: dict[str, str] = {}  # of calls that are being written
         told = action.options.get("input", action.history)
         request = self._request(told, dict(action.options))
+        if action.judge_words:
+            request = replace(request, judge_words=True)
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
+                if delta.ends_here is not None:
+                    self._post(ev.WordsJudged(reply, delta.ends_here))
                 if delta.text:
                     self._post(ev.ReplyText(reply, delta.text))
                 part, call = delta.tool_part, delta.tool_call

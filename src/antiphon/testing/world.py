@@ -80,6 +80,8 @@ class World:
     """What a function of ours wants said when it takes long."""
     finished: Callable[[str], float] = lambda words: 0.9
     """Words so far -> what the turn detector says."""
+    ends_here: Callable[[str], float | None] = lambda words: None
+    """Words so far -> what the language model gives them to end there; None: it does not judge."""
     fail: dict[str, int] = field(default_factory=dict)
     """Action name -> how many of them fail before they work again."""
     fail_after_words: int = 0
@@ -256,6 +258,9 @@ class World:
         reply, delay_ms = action.reply, self.delays.first_token
         asked = next((i.text for i in reversed(action.history) if i.role == "user"), "")
         words = self.reply(asked).split()
+        judged = self.ends_here(asked) if action.judge_words else None
+        if judged is not None:
+            self._later(self.delays.score, ev.WordsJudged(reply, judged), reply)
         fails = self._fails("Generate")
         if fails:
             words = words[: self.fail_after_words]
