@@ -70,6 +70,46 @@ def test_a_goodbye_that_was_ordered_ends_the_call_whatever_the_caller_says(call:
     assert [a.reason for a in world.actions(act.Hangup)] == ["closing time"]
 
 
+def misunderstood(text: str = "Bye bye, have a nice day.") -> ev.Finish:
+    return ev.Finish("the agent hung up", bool(text), text, unless_caller_speaks=True)
+
+
+def test_an_agent_that_wants_to_hang_up_on_a_caller_who_goes_on_does_not(call: Call) -> None:
+    world = call(idle_prompt_after_ms=0)
+    world.at(1_000, misunderstood())
+    world.speak(1_800, "wait I have a question", 1_200)
+    world.run(12_000)
+    assert world.actions(act.Hangup) == []
+    assert world.said()[-1] == "You said: wait I have a question."
+
+
+@pytest.mark.parametrize("goodbye", ["Bye.", ""])
+def test_nobody_is_hung_up_on_in_mid_word(call: Call, goodbye: str) -> None:
+    world = call(idle_prompt_after_ms=0)
+    world.speak(1_000, "I would like to know something", 2_000)
+    world.at(2_000, misunderstood(goodbye))
+    world.run(12_000)
+    assert world.actions(act.Hangup) == []
+    assert world.said() == ["You said: I would like to know something."]
+
+
+def test_an_agent_that_wants_to_hang_up_does_when_the_caller_is_silent(call: Call) -> None:
+    world = call()
+    world.at(1_000, misunderstood())
+    world.run(12_000)
+    assert world.said() == ["Bye bye, have a nice day."]
+    assert [a.reason for a in world.actions(act.Hangup)] == ["the agent hung up"]
+
+
+def test_what_ends_a_call_for_good_outweighs_an_agent_that_wants_to(call: Call) -> None:
+    world = call()
+    world.at(1_000, ev.Finish("closing time", say_goodbye=True))
+    world.at(1_100, misunderstood())
+    world.speak(1_500, "wait", 900)
+    world.run(12_000)
+    assert [a.reason for a in world.actions(act.Hangup)] == ["closing time"]
+
+
 @pytest.mark.parametrize("hung", ["Speak", "Play"])
 def test_a_goodbye_that_cannot_be_said_ends_the_call_all_the_same(call: Call, hung: str) -> None:
     world = call()

@@ -169,7 +169,8 @@ def test_silence_needed(
 @pytest.mark.parametrize(
     ("policy", "probability", "ends_here", "expected_ms"),
     [
-        (P, 0.95, 0.001, P.unsure_silence_ms),  # it sounds finished, the words want to go on
+        (P, 0.95, 0.0, 1_360),  # it sounds finished, the words want to go on
+        (P, 0.95, P.words_threshold / 2, 1_030),
         (P, 0.05, 0.001, P.max_silence_ms),
         (P, 0.95, P.words_threshold, P.min_silence_ms),
         (P, 0.95, 0.9, P.min_silence_ms),

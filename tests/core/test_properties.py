@@ -306,9 +306,9 @@ class AnyCall(RuleBasedStateMachine):
         self.post(ev.Configure(POLICIES[number]))
 
     @precondition(lambda self: self.conversation.floor is not Floor.OPEN)
-    @rule(said=st.booleans())
-    def finish(self, said: bool) -> None:
-        self.post(ev.Finish("done", said, "Bye bye." if said else ""))
+    @rule(said=st.booleans(), unless=st.booleans())
+    def finish(self, said: bool, unless: bool) -> None:
+        self.post(ev.Finish("done", said, "Bye bye." if said else "", unless))
 
     @rule()
     def start_again(self) -> None:

@@ -206,12 +206,14 @@ class Conversation:
 
     def _on_finish(self, event: ev.Finish, now_ms: int) -> None:
         text = event.text or self.policy.goodbye
+        if event.unless_caller_speaks and self.listener.turn is not None:
+            return
         if not event.say_goodbye or not text:
             self.hang_up(event.reason, now_ms)
         elif self.floor is not Floor.CLOSING:
             self._say_goodbye(text, event.reason, now_ms)
-            self.closing_for_good = True
-        else:
+            self.closing_for_good = not event.unless_caller_speaks
+        elif not event.unless_caller_speaks:
             self._closing_reason, self.closing_for_good = event.reason, True
 
     def hang_up(self, reason: str, now_ms: int) -> None:

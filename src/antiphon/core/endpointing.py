@@ -96,21 +96,27 @@ def silence_needed_ms(
         return policy.max_silence_ms
     if being_dictated(text, question):
         return max(policy.dictation_silence_ms, policy.max_silence_ms)
-    unfinished = looks_unfinished(text) or (
-        ends_here is not None and ends_here < policy.words_threshold
-    )
+    dangling = ends_here is not None and ends_here < policy.words_threshold
+    unfinished = dangling or looks_unfinished(text)
     if probability is None:
         if policy.use_turn_detector:
             return policy.max_silence_ms
         return policy.max_silence_ms if unfinished else policy.plain_silence_ms
     if probability > policy.turn_threshold:
+        if dangling:
+            assert ends_here is not None
+            return _between(policy, 1 - ends_here / policy.words_threshold)
         return policy.unsure_silence_ms if unfinished else policy.min_silence_ms
     if unfinished:
         return policy.max_silence_ms
     if probability >= policy.turn_threshold / 2:
         return policy.unsure_silence_ms
-    # It sounds unfinished and the words do not say: between the two, the surer the detector the longer.
-    doubt = 1 - probability / (policy.turn_threshold / 2)
+    # It sounds unfinished and the words do not say: the surer the detector the longer.
+    return _between(policy, 1 - probability / (policy.turn_threshold / 2))
+
+
+def _between(policy: Policy, doubt: float) -> int:
+    """`doubt` 0 to 1, whether the turn is over; something else says that it is."""
     return policy.unsure_silence_ms + round(
         doubt * (policy.max_silence_ms - policy.unsure_silence_ms) * 0.6
     )

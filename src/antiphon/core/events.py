@@ -39,6 +39,8 @@ class Finish:
     reason: str = "finished"
     say_goodbye: bool = False
     text: str = ""
+    unless_caller_speaks: bool = False
+    """The call goes on if the caller is speaking, or speaks before the goodbye is over: it was a misunderstanding."""
 
 
 @dataclass(frozen=True, slots=True)

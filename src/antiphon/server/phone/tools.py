@@ -74,8 +74,9 @@ class PhoneTools:
         goodbye = _words(arguments, "goodbye")
         said = self._door.has_words and not goodbye
         await self._door.quiet(_SPOKEN_S)
-        self._post(ev.Finish("the agent hung up", say_goodbye=not said, text=goodbye))
-        return "The call is ending."
+        reason = "the agent hung up"
+        self._post(ev.Finish(reason, not said, goodbye, unless_caller_speaks=True))
+        return "The call ends now, unless the caller goes on."
 
     # -- transfer -------------------------------------------------------------------------------
 
