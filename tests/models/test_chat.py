@@ -127,6 +127,24 @@ def test_other_text_is_spoken_whole(text: str) -> None:
     assert (call, spoken + rest) == (None, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "senseless"),
+    [
+        ('{"name": "unknown", "arguments": {}}', True),
+        ('```json\n{"direction": "weather is good"}', True),
+        ('{"name": "look", "arguments": "here"}', True),
+        ('{"name": "look", "arguments": {}}', False),
+        ('{"name": "look", "argu', False),
+        ("It rains.", False),
+    ],
+)
+def test_functions_that_do_not_exist(text: str, senseless: bool) -> None:
+    written = WrittenCall(["look"])
+    for character in text:
+        written.feed(character)
+    assert written.senseless is senseless
+
+
 def test_ordinary_text_beside_tools_is_not_held_back() -> None:
     assert WrittenCall(["look"]).feed("Hello") == "Hello"
 
@@ -281,6 +299,35 @@ def test_a_judgement_that_fails_is_none() -> None:
     assert list(read_judgement(stream)) == []
 
 
+def test_a_function_that_was_made_up_is_answered_in_words() -> None:
+    made_up = [chunk('{"direction": '), chunk('"good"}'), chunk(" and so on")]
+    begun: list[Stream] = []
+
+    def answering(*chunks: dict[str, Any]) -> Callable[[], tuple[Stream, Any]]:
+        def begin() -> tuple[Stream, Any]:
+            wanted: list[bool] = []
+
+            def handle(_body: dict[str, Any], push: Callback) -> None:
+                wanted.extend(push(one) for one in chunks)
+
+            stream = Stream("call", handle, {})
+            begun.append(stream)
+            stream.run()
+            return stream, read(stream, ThoughtFilter(), WrittenCall(["look"]))
+
+        return begin
+
+    words = answering(chunk("It is sunny."), chunk("", "stop"))
+    assert "".join(d.text for d in Reply(answering(*made_up), words)) == "It is sunny."
+    cut = answering(chunk('{"name": "lo'), chunk("", "length"))
+    assert "".join(d.text for d in Reply(cut, words)) == "It is sunny."
+    begun.clear()
+    called = answering(chunk('{"name": "look", "arguments": {}}'))
+    deltas = list(Reply(called, words))
+    assert [d.tool_call.name for d in deltas if d.tool_call] == ["look"]
+    assert len(begun) == 1
+
+
 def test_requests_in_a_row_and_none_after_a_stop() -> None:
     streams: list[Stream] = []
 
@@ -290,11 +337,17 @@ def test_requests_in_a_row_and_none_after_a_stop() -> None:
         stream.run()
         return stream, read(stream, ThoughtFilter())
 
-    assert [delta.text for delta in Reply(begin, begin)] == ["Hi", "", "Hi", ""]
-    both = Reply(begin, begin)
+    def begin_to_judge() -> tuple[Stream, Any]:
+        stream, _ = begin()
+        return stream, iter([LlmDelta(ends_here=0.5)])
+
+    deltas = list(Reply(begin_to_judge, begin, begin))
+    assert [(d.text, d.ends_here) for d in deltas] == [("", 0.5), ("Hi", None), ("", None)]
+    assert len(streams) == 2  # the second has answered
+    both = Reply(begin_to_judge, begin)
     next(both)
     streams[-1].stop()  # as when the call is released
-    list(both)
+    assert list(both) == []
     assert len(streams) == 3
 
 

@@ -293,6 +293,25 @@ def test_releasing_a_call_stops_what_runs_for_it(model: LlamaCpp) -> None:
     assert all(not delta.finish for delta in begun)
 
 
+@pytest.mark.weights
+def test_an_answer_in_words_when_a_function_was_made_up(model: LlamaCpp) -> None:
+    history = (SYSTEM, Message("user", "What is the weather in Paris?"))
+    request = LlmRequest(history, "words", 24, 0.0, tools=(WEATHER,))
+    assert any(delta.tool_call for delta in model.generate(request))
+    _, deltas = model._begin_in_words(request)
+    told = list(deltas)
+    assert told[-1].finish in ("stop", "length")
+    assert said(told).strip()[0].isalpha()
+    assert told[-1].usage is not None
+    assert told[-1].usage.cached_tokens > told[-1].usage.input_tokens - TAIL_TOKENS
+    model.release("words")
+
+
+@pytest.mark.weights
+def test_small_models_are_known(model: LlamaCpp) -> None:
+    assert not model.info.calls_functions
+
+
 # --- whether the user has finished ----------------------------------------------------------------
 
 

@@ -164,7 +164,7 @@ class LlmEndpoint(Section):
     model: str = Field("", description="The model's name there.")
 
 
-PhoneTool = Literal["hang_up", "transfer_call", "collect_digits", "send_digits"]
+PhoneTool = Literal["auto", "hang_up", "transfer_call", "collect_digits", "send_digits"]
 
 
 class PhoneSettings(Section):
@@ -195,9 +195,10 @@ class PhoneSettings(Section):
         2_000, ge=200, le=20_000, description="Silence of the keypad after which keys are answered."
     )
     tools: Annotated[tuple[PhoneTool, ...], NoDecode, BeforeValidator(names)] = Field(
-        ("hang_up", "transfer_call"),
-        description="What the agent may do on the line: also `collect_digits`, `send_digits`. Each takes part of the "
-        "language model's prompt.",
+        ("auto",),
+        description="What the agent may do on the line: `hang_up`, `transfer_call`, `collect_digits`, `send_digits`. "
+        "`auto`: the first two, unless the language model is too small to know when (the embedded one is). Each takes "
+        "part of its prompt.",
     )
     transfer_numbers: Names = Field(
         (),

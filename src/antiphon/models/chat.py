@@ -107,11 +107,13 @@ class WrittenCall:
         self._held = ""
         self._ordinary = False
         self._call: ToolCall | None = None
+        self.senseless = False
+        """A whole object has been read, and it is no call of a function on offer: not to be spoken."""
 
     @property
     def complete(self) -> bool:
-        """A whole call has been read: there is nothing more to wait for."""
-        return self._call is not None
+        """A whole call has been read, or what was to be one: there is nothing more to wait for."""
+        return self._call is not None or self.senseless
 
     def feed(self, text: str) -> str:
         """-> what may be spoken."""
@@ -128,7 +130,7 @@ class WrittenCall:
         return ""
 
     def take(self) -> tuple[ToolCall | None, str]:
-        """At the end: -> the call, or what was held back and is none."""
+        """At the end: -> the call, or what was held back and is none: nobody wants to hear it."""
         return (self._call, "") if self._call else (None, self._held)
 
     def _parse(self) -> ToolCall | None:
@@ -136,9 +138,11 @@ class WrittenCall:
             found, _ = json.JSONDecoder().raw_decode(self._held[self._held.index("{") :])
         except ValueError:
             return None
+        self.senseless = True
         name, arguments = found.get("name"), found.get("arguments", {})
         if name not in self._names or not isinstance(arguments, dict):
             return None
+        self.senseless = False
         return ToolCall(new_call_id(), name, json.dumps(arguments, ensure_ascii=False))
 
 

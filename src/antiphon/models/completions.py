@@ -27,6 +27,7 @@ class Stream:
     def __init__(self, call_id: str, handle: Callable[..., None], body: dict[str, Any]) -> None:
         self.call_id = call_id
         self.stopped = False
+        self._enough = False
         self._handle: Callable[..., None] | None = handle
         self._body = body
         self._chunks: SimpleQueue[dict[str, Any] | Exception | None] = SimpleQueue()
@@ -47,10 +48,14 @@ class Stream:
         self.stopped = True
         self._chunks.put(None)
 
+    def enough(self) -> None:
+        """From its reader, who has what was wanted: the request ends after one more token."""
+        self._enough = True
+
     def _take(self, chunk: dict[str, Any]) -> bool:
         if not self.stopped:
             self._chunks.put(chunk)
-        return self.stopped  # true: llama.cpp gives the request up
+        return self.stopped or self._enough  # true: llama.cpp gives the request up
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Raises ModelError with the server's reason."""
@@ -63,8 +68,8 @@ class Stream:
 
 
 class Reply(Iterator[LlmDelta]):
-    """A reply being written, by one request or several in a row. Unlike a generator it may be
-    closed while another thread waits in `next`.
+    """A reply being written, by the first of the given requests that comes to an end of its own (a
+    delta with `finish`). Unlike a generator it may be closed while another thread waits in `next`.
     """
 
     def __init__(self, *begin: Callable[[], tuple[Stream, Iterator[LlmDelta]]]) -> None:
@@ -77,6 +82,8 @@ class Reply(Iterator[LlmDelta]):
         while not self._closed:
             delta = next(self._deltas, None)
             if delta is not None:
+                if delta.finish:
+                    self._requests.clear()
                 return delta
             if not self._requests or (self._stream is not None and self._stream.stopped):
                 raise StopIteration
@@ -98,7 +105,7 @@ def read(
     stream: Stream, thoughts: ThoughtFilter, written: WrittenCall | None = None
 ) -> Iterator[LlmDelta]:
     """Chunks -> deltas: text as it comes, an empty delta while the prompt is being read, tool calls
-    whole.
+    whole. No `finish` for a reply that is no words and no call either: not to be spoken.
 
     Raises ModelError.
     """
@@ -119,7 +126,7 @@ def read(
             if text:
                 yield LlmDelta(text=text)
         if written and written.complete:
-            stream.stop()  # what a small model adds after its call is of no use
+            stream.enough()  # what a small model adds after its call is of no use
             finish = "tool_calls"
             break
     else:
@@ -131,7 +138,8 @@ def read(
     if written:
         rest = written.feed(rest)
         call, held = written.take()
-        rest += held
+        if held.strip() and not whole:
+            return
         whole += [call] if call else []
     for tool_call in whole:
         yield LlmDelta(tool_call=tool_call)

@@ -92,8 +92,8 @@ class ReplyText:
         rest, call = self._thoughts.flush(), None
         if self._written:
             spoken = self._written.feed(rest)
-            call, held = self._written.take()
-            rest = spoken + held
+            call, _ = self._written.take()
+            rest = spoken
         if call is not None:
             yield LlmDelta(tool_call=call)
             finish = "tool_calls"

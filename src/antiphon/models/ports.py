@@ -48,6 +48,8 @@ class ModelInfo:
     """Licence of the weights where it restricts the owner."""
     partials: bool = False
     """Cheap enough to transcribe an utterance again and again while it is being spoken. STT only."""
+    calls_functions: bool = True
+    """False: too small to know when to call one. Given some all the same, it may. Language models only."""
 
 
 class WeightSource(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,22 @@ def test_no_transfers_without_numbers(tmp_path: Path) -> None:
                 await line.wait("media")
                 names = {t["function"]["name"] for t in llm_of(served).requests[-1].tools}
                 assert names == {"hang_up", "collect_digits"}
+
+    run(main())
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_small_models_are_given_only_what_was_named(tmp_path: Path, able: bool) -> None:
+    async def main() -> None:
+        for named, given in (("auto", {"hang_up"} if able else set()), ("hang_up", {"hang_up"})):
+            async with serving(tmp_path, phone__tools=named) as served:
+                llm = llm_of(served)
+                llm.info = replace(llm.info, calls_functions=able)
+                async with phone_call(served) as line:
+                    await line.speak(QUESTION)
+                    await line.wait("media")
+                    names = {t["function"]["name"] for t in llm.requests[-1].tools}
+                    assert names == given
 
     run(main())
 

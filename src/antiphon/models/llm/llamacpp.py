@@ -46,6 +46,12 @@ _CLOSING_MARKS = " .?!,;:…。？！，"
 _LIKELY_TOKENS = 40
 """Looked at when words are judged; what is less likely than these does not count."""
 
+_NO_WORDS = ("{", " {", '{"', "{\n", "```", "<tool_call>", "<tools>")
+"""How a function call begins."""
+
+_SMALL_PARAMETERS = 2_000_000_000
+"""Smaller models call functions that nobody asked for."""
+
 _MARGIN_TOKENS = 32
 """For what a template adds of its own."""
 
@@ -143,6 +149,7 @@ class LlamaCpp:
         self.info = ModelInfo(
             name="llamacpp",
             detail=f"{path.stem}, {where}, {self.parallel} x {self._slot_tokens} tokens",
+            calls_functions=self._parameters() >= _SMALL_PARAMETERS,
         )
         self._complete_one_token()
 
@@ -195,6 +202,11 @@ class LlamaCpp:
         params.endpoint_slots = False
         return params
 
+    def _parameters(self) -> int:
+        """How large the model is."""
+        listed = self._ask("GET", "/v1/models").get("data") or [{}]
+        return int((listed[0].get("meta") or {}).get("n_params") or _SMALL_PARAMETERS)
+
     def _complete_one_token(self) -> None:
         message = Message("user", "Hello")
         for _ in self.generate(LlmRequest((message,), max_tokens=1)):
@@ -204,9 +216,12 @@ class LlamaCpp:
     # --- the port ---------------------------------------------------------------------------------
 
     def generate(self, request: LlmRequest) -> Reply:
-        if not request.judge_words:
-            return Reply(lambda: self._begin(request))
-        return Reply(lambda: self._begin_judgement(request), lambda: self._begin(request))
+        steps = [lambda: self._begin(request)]
+        if request.judge_words:
+            steps.insert(0, lambda: self._begin_judgement(request))
+        if request.tools:
+            steps.append(lambda: self._begin_in_words(request))
+        return Reply(*steps)
 
     def warm(self, request: LlmRequest) -> None:
         """Blocking, until it is read. Does nothing when the last message is not the user's."""
@@ -264,8 +279,16 @@ class LlamaCpp:
         stream = self._start(request.call_id, self._server.handle_completions, body)
         return stream, read_judgement(stream)
 
+    def _begin_in_words(self, request: LlmRequest) -> tuple[Stream, Iterator[LlmDelta]]:
+        """A small model has made a function up: once more, from the same prompt, without brackets."""
+        bias = [[text, False] for text in _NO_WORDS]
+        return self._begin_with_tools(request, self._fitted(request), {"logit_bias": bias})
+
     def _begin_with_tools(
-        self, request: LlmRequest, messages: tuple[Message, ...]
+        self,
+        request: LlmRequest,
+        messages: tuple[Message, ...],
+        more: Mapping[str, Any] | None = None,
     ) -> tuple[Stream, Iterator[LlmDelta]]:
         """Through the chat handler, which knows how this model writes a tool call."""
         body = {
@@ -275,6 +298,7 @@ class LlamaCpp:
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             **self._sampling,
+            **(more or {}),
         }
         written = WrittenCall(tool["function"]["name"] for tool in request.tools)
         stream = self._start(request.call_id, self._server.handle_chat_completions, body)

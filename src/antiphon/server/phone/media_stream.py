@@ -17,6 +17,7 @@ from antiphon.core import events as ev
 from antiphon.core.floor import Floor
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ModelError, ProtocolError
+from antiphon.models.ports import Kind
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.outbox import Outbox
 from antiphon.server.phone.caller_voice import CallerVoice
@@ -195,7 +196,7 @@ class Stream:
                 door,
                 lambda policy: _policy_for(policy, greeting),
                 agent,
-                tools.chosen(self._phone.settings.tools),
+                tools.chosen(self._phone.settings.tools, self._calls_functions()),
             ) as session:
                 log.info(
                     "phone: %s is call %s (%s)", self._name, session.call_id, start.dialect.name
@@ -206,6 +207,12 @@ class Stream:
                     await self._converse(session, door, keypad, voice)
         finally:
             keypad.close()
+
+    def _calls_functions(self) -> bool:
+        try:
+            return self._calls.models.info(Kind.LLM).calls_functions
+        except ModelError:
+            return False
 
     async def _converse(
         self, session: Session, door: PhoneDoor, keypad: Keypad, voice: CallerVoice

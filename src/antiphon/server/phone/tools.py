@@ -30,6 +30,7 @@ _SPOKEN_S = 30.0
 _LONGEST_WAIT_S = 30.0
 _MAX_WORDS_CHARS = 500
 _TRANSFER_S = 20.0
+_USUAL = ("hang_up", "transfer_call")
 
 
 class PhoneTools:
@@ -51,8 +52,13 @@ class PhoneTools:
         self._lines = lines
         self._numbers = numbers_by_name(transfer_numbers)
 
-    def chosen(self, names: tuple[str, ...]) -> tuple[Tool, ...]:
-        """Those of the names that can work: there is no transfer without numbers and a switchboard."""
+    def chosen(self, names: tuple[str, ...], calls_functions: bool = True) -> tuple[Tool, ...]:
+        """Those of the names that can work: there is no transfer without numbers and a switchboard.
+
+        `calls_functions`: of the language model; without, it gets only what was named for it.
+        """
+        if "auto" in names and calls_functions:
+            names = (*names, *_USUAL)
         tools = [self._hang_up_tool(), self._send_digits_tool(), self._collect_digits_tool()]
         if self._lines is not None and self._numbers:
             tools.append(self._transfer_tool())
