@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SYSTEMD_ANALYZE := $(shell command -v systemd-analyze 2>/dev/null)
+REDIS := $(shell command -v redis-server redis-check-rdb 2>/dev/null | head -n 1)
 CHROMIUM := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd audit
+.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis audit
 
 help:
 	@echo "make serve    install, fetch the default models, serve on http://localhost:8000"
@@ -36,7 +37,7 @@ $(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
 serve: install
 	$(BIN)/antiphon serve
 
-test: dev chromium systemd
+test: dev chromium systemd redis
 	$(BIN)/antiphon models pull
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -72,9 +73,17 @@ ifeq ($(shell uname -s)$(SYSTEMD_ANALYZE),Linux)
 	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends systemd >/dev/null
 endif
 
+# Its tools hold the server itself, without a service that would be started.
+redis:
+ifeq ($(REDIS),)
+	@echo "Installing redis-tools for the tests of shared speech"
+	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
+	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends redis-tools >/dev/null
+endif
+
 # The lock files of a user, of a developer, and of the images (deploy/docker).
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" -q
-IMAGE_EXTRAS := --extra phone --extra rtc --extra mcp --extra webrtc --extra denoise --extra otel
+IMAGE_EXTRAS := --extra phone --extra rtc --extra mcp --extra webrtc --extra denoise --extra otel --extra redis
 
 lock: $(VENV)/.installed
 	$(PIP) install uv

@@ -137,6 +137,11 @@ class ModelsSettings(Section):
     speech_cache_dir_bytes: int = Field(
         256 << 20, ge=1 << 20, description="Largest size of that folder; the oldest goes first."
     )
+    speech_cache_redis: SecretStr = Field(
+        SecretStr(""),
+        description="Keep short speech in this Redis as well, for several servers: `redis://host:6379/0` (extra "
+        "`redis`). Never shown.",
+    )
     preload: bool = Field(True, description="Load at start, not on first use.")
     sequential: bool = Field(True, description="Load one after the other, to limit peak memory.")
     trust_remote_code: bool = Field(False, description="Let hub models run code of their own.")

@@ -135,6 +135,8 @@ class ModelSet:
             await self._vad.close()
         for chain in self._chains.values():
             await chain.close()
+        if self.speech_cache is not None:
+            self.speech_cache.close()
 
     @property
     def ready(self) -> bool:
@@ -291,14 +293,14 @@ class ModelSet:
     async def _spoken(self, key: str) -> Spoken | None:
         cache = self.speech_cache
         assert cache is not None
-        if not cache.has_folder:
+        if not cache.waits:
             return cache.get(key)
         return cache.recall(key) or await asyncio.to_thread(cache.get, key)
 
     async def _keep_speech(self, key: str, made: list[Pcm16], rate_hz: int) -> None:
         cache = self.speech_cache
         assert cache is not None
-        if cache.has_folder:
+        if cache.waits:
             await asyncio.to_thread(cache.put, key, made, rate_hz)
         else:
             cache.put(key, made, rate_hz)

@@ -16,6 +16,7 @@ from antiphon.models.pool import ChainConfig, ModelSet, Work
 from antiphon.models.ports import Kind, SpeechRequest, WeightSource
 from antiphon.models.registry import parse_spec, shared_registry
 from antiphon.models.speech_cache import SpeechCache
+from antiphon.models.speech_shelves import FolderShelf, RedisShelf, Shelf
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,17 @@ def model_set(
     )
     models = settings.models
     if models.speech_cache_bytes:
-        found.speech_cache = SpeechCache(
-            models.speech_cache_bytes, models.speech_cache_dir, models.speech_cache_dir_bytes
-        )
+        found.speech_cache = SpeechCache(models.speech_cache_bytes, _shelves(settings))
     return found
+
+
+def _shelves(settings: Settings) -> list[Shelf]:
+    models, shelves = settings.models, list[Shelf]()
+    if models.speech_cache_dir is not None:
+        shelves.append(FolderShelf(models.speech_cache_dir, models.speech_cache_dir_bytes))
+    if redis := models.speech_cache_redis.get_secret_value():
+        shelves.append(RedisShelf(redis))
+    return shelves
 
 
 def check_models(settings: Settings, kinds: Collection[Kind] = tuple(Kind)) -> None:

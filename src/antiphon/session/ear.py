@@ -65,6 +65,7 @@ class Ear:
         self._window = vad.window_samples(self.rate_hz)
         self._framer = Framer(self._window)
         self._state = vad.new_state(self.rate_hz)
+        self._noise_level = denoise
         self._denoiser = Denoiser(self.rate_hz, denoise) if denoise else None
         self._resampler: Resampler | None = None
         self._windows: deque[Pcm16] = deque()
@@ -88,6 +89,15 @@ class Ear:
         """Samples at this rate that complete the next window, at least 1. Fewer at a time only cost more."""
         return max(math.ceil(self._framer.missing * rate_hz / self.rate_hz), 1)
 
+    def denoise(self, level: int) -> None:
+        """From now on at this level; 0: not at all. Raises ConfigError when the filter is not installed."""
+        if level == self._noise_level:
+            return
+        after = Denoiser(self.rate_hz, level) if level else None
+        before, self._denoiser, self._noise_level = self._denoiser, after, level
+        if before is not None:
+            self._frame(before.flush())
+
     def feed(self, pcm: Pcm16, rate_hz: int) -> None:
         """More audio, any amount at any rate."""
         if self._closed:
@@ -97,6 +107,9 @@ class Ear:
         pcm = self._resampler.process(pcm)
         if self._denoiser is not None:
             pcm = self._denoiser.process(pcm)
+        self._frame(pcm)
+
+    def _frame(self, pcm: Pcm16) -> None:
         for window in self._framer.feed(pcm):
             if len(self._windows) >= MAX_WINDOWS:
                 self._overflow()

@@ -73,6 +73,7 @@ class Session:
         self._began_s = self._loop.time()
         self._models = models
         self._observers = observers
+        self._denoise = denoise
         self._ear = Ear(
             call_id,
             models,
@@ -314,6 +315,11 @@ class Session:
     def wanted_audio(self, rate_hz: int) -> int:
         """Samples at this rate after which there is something to decide; a door may collect that many."""
         return self._ear.wanted(rate_hz)
+
+    def denoise(self, level: int | None) -> None:
+        """Noise suppression from now on; None: as the owner has it. Raises ConfigError when it is not installed."""
+        if not self.ended:
+            self._ear.denoise(self._denoise if level is None else level)
 
     def feed_audio(self, pcm: Pcm16, rate_hz: int) -> None:
         """More of the caller's voice, any amount at any rate."""

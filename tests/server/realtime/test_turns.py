@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.server.realtime.support import MANUAL, RATE_HZ, b64, call, loud, spoken, talking
+import pytest
+from tests.server.realtime.support import MANUAL, RATE_HZ, Client, b64, call, loud, spoken, talking
 from tests.server.support import serving
 from tests.support import OPTIONS, run, until
 
@@ -420,5 +421,34 @@ def test_noise_is_no_turn(tmp_path: Path) -> None:
             assert not c.of("input_audio_buffer.committed")
             await c.speak(spoken(440, silence_ms=900))
             await c.wait("response.done")
+
+    run(main())
+
+
+def test_noise_is_taken_out_on_request(tmp_path: Path) -> None:
+    hiss = np.random.default_rng(1).normal(0, 300, 3 * RATE_HZ).astype(np.int16)
+
+    async def loudness(c: Client, count: int) -> float:
+        await c.speak(hiss, piece_ms=200)
+        await c.send("input_audio_buffer.commit")
+        item = (await c.wait("input_audio_buffer.committed", count))["item_id"]
+        await c.wait("conversation.item.added", count)
+        await c.send("conversation.item.retrieve", item_id=item)
+        (part,) = (await c.wait("conversation.item.retrieved", count))["item"]["content"]
+        heard = np.frombuffer(base64.b64decode(part["audio"]), "<i2").astype(np.float64)
+        return float(np.sqrt(np.mean(heard[len(heard) // 2 :] ** 2)))
+
+    async def main() -> None:
+        async with call(tmp_path) as c:
+            await c.send("session.update", session=MANUAL)
+            await c.wait("session.updated")
+            as_it_is = await loudness(c, 1)
+            near = {"audio": {"input": {"noise_reduction": {"type": "near_field"}}}}
+            assert (await c.update(**near))["audio"]["input"]["noise_reduction"] == {
+                "type": "near_field"
+            }
+            assert await loudness(c, 2) < as_it_is / 3
+            await c.update(audio={"input": {"noise_reduction": None}})
+            assert await loudness(c, 3) == pytest.approx(as_it_is, rel=0.1)
 
     run(main())

@@ -8,6 +8,7 @@ lives on. Knows no transport.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from antiphon.core import events as ev
 from antiphon.core.history import Item
 from antiphon.core.policy import Policy
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, ConfigError
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import STT_RATE_HZ, Kind, LlmRequest
 from antiphon.server.realtime import wishes
@@ -31,6 +32,8 @@ from antiphon.wire.realtime.codec import Codec, event_id
 from antiphon.wire.realtime.encoder import Encoder
 from antiphon.wire.realtime.errors import MAX_EVENT_ID_CHARS, PeerError
 from antiphon.wire.realtime.session import Session, policy_of
+
+log = logging.getLogger(__name__)
 
 _TRANSCRIBE_S = 20.0
 Handler = Callable[[dict[str, Any]], Awaitable[None] | None]
@@ -110,6 +113,10 @@ class Conductor:
         if listened and self._session.turn_detection is None and self._encoder.hearing.open:
             self._commit_now()  # what was being said is a turn of its own; from now on the client says when
         self._intake.audio.kind = self._session.input_format
+        try:
+            self._call.denoise(self._session.noise_level)
+        except ConfigError as error:  # heard as it is: clients that ask for it can do without
+            log.info("call %s: %s", self._call.call_id, error)
         self._call.agent = wishes.agent_of(self._session, self._agent, self._voices())
         self._call.post(ev.Configure(policy_of(self._session, self._policy)))
 

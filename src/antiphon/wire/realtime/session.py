@@ -32,6 +32,7 @@ SEMANTIC_VAD: dict[str, Any] = {
     "interrupt_response": True,
 }
 _VADS = {"server_vad": SERVER_VAD, "semantic_vad": SEMANTIC_VAD}
+_NOISE_LEVELS = {"near_field": 2, "far_field": 3}
 _WAITS_MS = {"low": 8_000, "medium": 4_000, "auto": 4_000, "high": 2_000}
 """Longest silence by eagerness, as the hosted service documents it."""
 _PLAIN = (
@@ -124,6 +125,12 @@ class Session:
     def transcribes(self) -> bool:
         """The client is told what it said."""
         return self.kind == "transcription" or self.transcription is not None
+
+    @property
+    def noise_level(self) -> int | None:
+        """Of noise suppression, as `audio.denoise` counts: a microphone far away hears more of the room."""
+        wanted = self._input["noise_reduction"]
+        return None if wanted is None else _NOISE_LEVELS.get(wanted.get("type"))
 
     @property
     def turn_detection(self) -> dict[str, Any] | None:
