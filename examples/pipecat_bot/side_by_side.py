@@ -107,8 +107,13 @@ def main(questions: list[str]) -> None:
         print("== Pipecat: what the caller heard", heard, "", sep="\n")
         print("== Pipecat: what it says itself", *bot.lines[1:], "", sep="\n")
         ours = Child(
-            [*ANTIPHON, "serve", "--port", "0", "--set", "conversation.greeting="],
+            [
+                *(*ANTIPHON, "serve", "--port", "0"),
+                *("--set", "conversation.greeting="),
+                *("--set", "phone.tools="),  # the bot has no functions either
+            ],
             {
+                "COLUMNS": "120",
                 "KYUTAI_STT_URL": f"ws://127.0.0.1:{stt.port}",
                 "VLLM_BASE_URL": f"http://127.0.0.1:{llm.port}/v1",
                 "XTTS_BASE_URL": f"http://127.0.0.1:{tts.port}",
