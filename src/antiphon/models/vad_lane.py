@@ -4,7 +4,7 @@ Every call has a window every 32 ms. Those that arrive while the model is at wor
 `VadLimits.gather_s` of the last batch, are scored together: one message to the thread and one back
 for the whole batch, and a window costs a third of what it costs alone. A single call never waits:
 its last window was longer ago. Nor does anybody while a call is behind, with several windows in
-line: a recording is scored as fast as it can be.
+line, or somebody waits for each of its windows: a recording is scored as fast as it can be.
 
 This module does not know who decides what a probability means, nor which model replaces one that
 fails. It belongs to one event loop.
@@ -62,10 +62,12 @@ class VadLimits:
 class VadState:
     """What the VAD remembers of one call at one rate. Opaque to its holder."""
 
-    __slots__ = ("at_work", "inner", "model", "rate_hz", "waiting")
+    __slots__ = ("at_work", "inner", "model", "patience", "rate_hz", "waiting")
 
-    def __init__(self, rate_hz: int) -> None:
+    def __init__(self, rate_hz: int, *, at_once: bool = False) -> None:
         self.rate_hz = rate_hz
+        self.patience = 0 if at_once else 1
+        """Windows that may wait for those of other calls; with more, it is behind."""
         self.model: BatchingVad | None = None
         self.inner: Any = None
         self.at_work = False
@@ -125,10 +127,13 @@ class VadLane:
         self._check_rate(rate_hz)
         return self._samples[rate_hz]
 
-    def new_state(self, rate_hz: int) -> VadState:
-        """For one call. Raises ModelError when the model does not take this rate."""
+    def new_state(self, rate_hz: int, *, at_once: bool = False) -> VadState:
+        """For one call. Raises ModelError when the model does not take this rate.
+
+        `at_once`: its windows come one by one, each when the one before has been scored.
+        """
         self._check_rate(rate_hz)
-        return VadState(rate_hz)
+        return VadState(rate_hz, at_once=at_once)
 
     def submit(self, window: Pcm16, state: VadState, callback: VadCallback) -> None:
         """Score one window [window_samples(rate)] of a call; `callback` gets the probability later.
@@ -152,7 +157,7 @@ class VadLane:
             pending = self._pending[state.rate_hz] = deque()
         pending.append((window, state, callback))
         state.waiting += 1
-        self._behind += state.waiting == 2
+        self._behind += state.waiting == state.patience + 1
         self._depth += 1
         if not self._batch:
             self._plan_flush()
@@ -329,7 +334,7 @@ class VadLane:
     def _settle(self, batch: list[_Pending], scores: list[float] | None) -> None:
         for index, (_, state, callback) in enumerate(batch):
             state.at_work = False
-            self._behind -= state.waiting == 2
+            self._behind -= state.waiting == state.patience + 1
             state.waiting -= 1
             try:
                 callback(math.nan if scores is None else scores[index])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +44,7 @@ class Hearing:
         self._models, self._work = models, work
         self._language = language
         samples = models.vad.window_samples(STT_RATE_HZ)
-        self._state = models.vad.new_state(STT_RATE_HZ)
+        self._state = models.vad.new_state(STT_RATE_HZ, at_once=True)
         self._framer = Framer(samples)
         self._cutter = PauseCutter(samples * 1000 // STT_RATE_HZ, threshold)
         self._audio = np.empty(0, np.int16)
@@ -75,23 +74,13 @@ class Hearing:
         """The next samples, any number -> the words of utterances that end with them. Raises ModelError, BusyError."""
         self._audio = np.concatenate([self._audio, pcm])
         found: list[HeardWord] = []
-        for probability in await self._scores(self._framer.feed(pcm)):
+        for window in self._framer.feed(pcm):
+            async with asyncio.timeout(_SCORE_S):
+                probability = await self._models.vad.score(window, self._state)
             if (stretch := self._cutter.feed(probability)) is not None:
                 found += await self._finish(stretch)
         self._forget()
         return found
-
-    async def _scores(self, windows: Iterable[Pcm16]) -> list[float]:
-        """Handed in together: one by one, each would wait for those of other streams."""
-        async with asyncio.timeout(_SCORE_S):
-            scores = await asyncio.gather(
-                *(self._models.vad.score(window, self._state) for window in windows),
-                return_exceptions=True,
-            )
-        for score in scores:
-            if isinstance(score, BaseException):
-                raise score
-        return [score for score in scores if isinstance(score, float)]
 
     async def guess(self) -> list[HeardWord]:
         """Words of the utterance under way that will hardly change, where the model is quick enough to be asked twice.
