@@ -185,6 +185,21 @@ def test_what_the_language_model_thinks_of_the_words(
     assert silence_needed_ms(policy, words, probability, ends_here=ends_here) == expected_ms
 
 
+@pytest.mark.parametrize(
+    ("text", "interrupting", "expected_ms"),
+    [
+        ("No.", True, P.unsure_silence_ms),
+        ("No.", False, P.min_silence_ms),
+        ("Stop, please.", True, P.unsure_silence_ms),
+        ("I meant something else.", True, P.min_silence_ms),
+    ],
+)
+def test_a_word_that_only_stops_the_agent_is_seldom_all(
+    text: str, interrupting: bool, expected_ms: int
+) -> None:
+    assert silence_needed_ms(P, text, 0.95, interrupting=interrupting) == expected_ms
+
+
 def test_the_more_it_sounds_unfinished_the_longer_the_wait_and_never_beyond_the_limit() -> None:
     waits = [silence_needed_ms(P, "What time is it?", p / 100) for p in range(101)]
     assert waits == sorted(waits, reverse=True)

@@ -43,6 +43,7 @@ _DIGIT_WORDS = frozenset(
 )
 _JOINERS = frozenset("""oh dot dash hyphen underscore double triple""".split())
 """Words of dictation that are no proof without a digit or a letter."""
+_OPENING_WORDS = 2
 _TOKEN = re.compile(r"[A-Za-z0-9@'’.]+")
 
 
@@ -86,11 +87,13 @@ def silence_needed_ms(
     *,
     ends_here: float | None = None,
     question: str = "",
+    interrupting: bool = False,
 ) -> int:
     """Silence after which the turn is over.
 
     `text`: transcript so far, None while unknown. `probability`: of the turn detector, None while unknown or when there
     is no detector. `ends_here`: what the language model gives the words to end here, None while unknown.
+    `interrupting`: the turn began over the agent's voice.
     """
     if text is None:
         return policy.max_silence_ms
@@ -106,7 +109,9 @@ def silence_needed_ms(
         if dangling:
             assert ends_here is not None
             return _between(policy, 1 - ends_here / policy.words_threshold)
-        return policy.unsure_silence_ms if unfinished else policy.min_silence_ms
+        # "No, I meant ...": who interrupts often makes the agent stop first, and then says why.
+        opening = interrupting and len(_TOKEN.findall(text)) <= _OPENING_WORDS
+        return policy.unsure_silence_ms if unfinished or opening else policy.min_silence_ms
     if unfinished:
         return policy.max_silence_ms
     if probability >= policy.turn_threshold / 2:

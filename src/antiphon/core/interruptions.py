@@ -45,7 +45,7 @@ class Interruptions:
     def meant(self, now_ms: int) -> None:
         turn = self.listener.turn
         assert turn is not None
-        turn.contested = False
+        turn.contested, turn.interrupts = False, True
         self._c.replies.stop_reply("cancelled", "turn_detected", now_ms)
         if self._c.floor is not Floor.CONTESTED:
             return

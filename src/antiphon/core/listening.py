@@ -38,6 +38,8 @@ class Turn:
     record: TurnRecord
     contested: bool = False
     """It began while the agent was speaking, and is not believed yet."""
+    interrupts: bool = False
+    """It stopped the agent."""
     forced: bool = False
     """Over by command or by length; only its transcript is awaited."""
     reply_wanted: bool | None = None

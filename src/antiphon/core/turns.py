@@ -337,6 +337,7 @@ class Turns:
             turn.probability,
             ends_here=reply.ends_here if reply and reply.prompt == turn.text else None,
             question=last.text if last else "",
+            interrupting=turn.interrupts,
         )
         if turn.forced or gate.silence_ms >= needed_ms:
             self._take_turn(turn, now_ms)

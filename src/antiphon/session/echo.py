@@ -41,10 +41,10 @@ def is_echo(heard: Pcm16, heard_hz: int, sent: Pcm16, sent_hz: int) -> bool:
     energies = _energies(voice, length)
     loudest = float(energies.max(initial=0.0))
     own = (pieces * pieces).sum(axis=1)
-    if loudest <= 0 or own.min() <= 0:
+    if loudest <= 0 or own.max() <= 0:
         return False
     there = np.sqrt(np.maximum(energies, _FAINT * loudest))
-    alike = (np.abs(products) / there).max(axis=1) / np.sqrt(own)
+    alike = (np.abs(products) / there).max(axis=1) / np.sqrt(np.maximum(own, _FAINT * own.max()))
     return float(own[alike >= _ALIKE].sum()) >= _SHARE * float(own.sum())
 
 
