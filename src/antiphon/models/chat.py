@@ -138,11 +138,10 @@ class WrittenCall:
             found, _ = json.JSONDecoder().raw_decode(self._held[self._held.index("{") :])
         except ValueError:
             return None
-        self.senseless = True
         name, arguments = found.get("name"), found.get("arguments", {})
         if name not in self._names or not isinstance(arguments, dict):
+            self.senseless = True
             return None
-        self.senseless = False
         return ToolCall(new_call_id(), name, json.dumps(arguments, ensure_ascii=False))
 
 

@@ -46,7 +46,7 @@ class SpeechCache:
     @property
     def waits(self) -> bool:
         """Whether `get` and `put` may wait for a disk or a network."""
-        return bool(self._shelves)
+        return any(not shelf.away for shelf in self._shelves)
 
     @staticmethod
     def key(model: str, request: SpeechRequest) -> str:

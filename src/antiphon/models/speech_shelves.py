@@ -27,6 +27,11 @@ _AWAY_S = 30.0
 
 
 class Shelf(Protocol):
+    @property
+    def away(self) -> bool:
+        """It has failed, and is not asked for the time being."""
+        ...
+
     def read(self, key: str) -> bytes | None: ...
 
     def write(self, key: str, data: bytes) -> None: ...
@@ -44,10 +49,10 @@ class FolderShelf:
     def __init__(self, folder: Path, max_bytes: int = 256 << 20) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._given_up = False
+        self.away = False
 
     def read(self, key: str) -> bytes | None:
-        if self._given_up:
+        if self.away:
             return None
         path = self._folder / key
         try:
@@ -62,7 +67,7 @@ class FolderShelf:
 
     def write(self, key: str, data: bytes) -> None:
         """Whole or not at all: another process may read it."""
-        if self._given_up:
+        if self.away:
             return
         part = self._folder / f"{key}.{secrets.token_hex(4)}.part"
         try:
@@ -92,7 +97,7 @@ class FolderShelf:
 
     def _give_up(self, error: OSError) -> None:
         log.warning("speech is not kept in %s any more: %s", self._folder, error)
-        self._given_up = True
+        self.away = True
 
 
 class RedisShelf:
@@ -118,11 +123,12 @@ class RedisShelf:
         self._now_s = now_s
         self._away_until_s = 0.0
 
+    @property
+    def away(self) -> bool:
+        return self._now_s() < self._away_until_s
+
     def read(self, key: str) -> bytes | None:
-        found: bytes | None = self._try(
-            lambda: self._client.getex(_REDIS_PREFIX + key, ex=_REDIS_KEEP_S)
-        )
-        return found
+        return self._try(lambda: self._client.getex(_REDIS_PREFIX + key, ex=_REDIS_KEEP_S))
 
     def write(self, key: str, data: bytes) -> None:
         self._try(lambda: self._client.set(_REDIS_PREFIX + key, data, ex=_REDIS_KEEP_S))
@@ -134,7 +140,7 @@ class RedisShelf:
         self._client.close()
 
     def _try(self, ask: Callable[[], object]) -> bytes | None:
-        if self._now_s() < self._away_until_s:
+        if self.away:
             return None
         try:
             found = ask()

@@ -100,7 +100,7 @@ class VadLane:
         self._pending: dict[int, deque[_Pending]] = {}
         self._depth = 0
         self._behind = 0
-        """Calls with more than one window in line."""
+        """Calls with more windows in line than their patience."""
         self._batch: list[_Pending] = []
         self._batch_since_s = 0.0
         self._flush_due = False

@@ -65,8 +65,9 @@ class Ear:
         self._window = vad.window_samples(self.rate_hz)
         self._framer = Framer(self._window)
         self._state = vad.new_state(self.rate_hz)
-        self._noise_level = denoise
-        self._denoiser = Denoiser(self.rate_hz, denoise) if denoise else None
+        self._noise_level = 0
+        self._denoiser: Denoiser | None = None
+        self.denoise(denoise)
         self._resampler: Resampler | None = None
         self._windows: deque[Pcm16] = deque()
         self._in_flight = 0

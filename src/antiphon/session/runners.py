@@ -202,8 +202,7 @@ class Runners:
         own_ids: dict[str, str] = {}  # of calls that are being written
         told = action.options.get("input", action.history)
         request = self._request(told, dict(action.options))
-        if action.judge_words:
-            request = replace(request, judge_words=True)
+        request = replace(request, judge_words=action.judge_words)
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
                 if delta.ends_here is not None:

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from tests.wire.realtime.make_schemas import PATH, make
 from tests.wire.realtime.strict import SAME_VERSION
 
+from antiphon.core.history import ToolRequest
 from antiphon.wire.realtime import audio
 from antiphon.wire.realtime.codec import CLIENT_EVENTS, Codec
 from antiphon.wire.realtime.errors import PeerError
+from antiphon.wire.realtime.items import Items
 from antiphon.wire.realtime.names import Names
+from antiphon.wire.realtime.responses import Response, Terms
 from antiphon.wire.realtime.transcripts import StableText
 
 
@@ -98,3 +101,15 @@ def test_any_text_is_an_event_or_a_peer_error(text: str) -> None:
         except PeerError:
             continue
         assert event["type"] in CLIENT_EVENTS
+
+
+def test_a_call_without_arguments_is_opened_and_closed() -> None:
+    told: list[str] = []
+    response = Response("r", Terms(), lambda kind, **_: told.append(kind), Items())
+    response.call("item", ToolRequest("c", "clock", ""))
+    assert [kind for kind in told if "conversation" not in kind] == [
+        "response.created",
+        "response.output_item.added",
+        "response.function_call_arguments.done",
+        "response.output_item.done",
+    ]

@@ -169,19 +169,22 @@ class Response:
         """More of the arguments of a function that the client is to run."""
         if self.done or not text:
             return
+        self._open_call(item_id, call_id, name).arguments += text
+        self.emit(f"{_ARGUMENTS}.delta", **self._call_names(item_id), delta=text)
+
+    def _open_call(self, item_id: str, call_id: str, name: str) -> _Call:
         if item_id not in self._calls:
             self.create()
             self._calls[item_id] = _Call(call_id, name, len(self._output))
             begun = call_json(item_id, ToolRequest(call_id, name, ""), done=False)
             self._add(begun, len(self._output))
-        self._calls[item_id].arguments += text
-        self.emit(f"{_ARGUMENTS}.delta", **self._call_names(item_id), delta=text)
+        return self._calls[item_id]
 
     def call(self, item_id: str, call: ToolRequest) -> None:
         """A function that the client is to run: all of it, whatever has been written before."""
         if self.done:
             return
-        written = self._calls[item_id].arguments if item_id in self._calls else ""
+        written = self._open_call(item_id, call.call_id, call.name).arguments
         rest = call.arguments.removeprefix(written)
         self.write_call(item_id, call.call_id, call.name, rest)
         names, index = self._call_names(item_id), self._calls.pop(item_id).index
