@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SYSTEMD_ANALYZE := $(shell command -v systemd-analyze 2>/dev/null)
 REDIS := $(shell command -v redis-server redis-check-rdb 2>/dev/null | head -n 1)
+APT_WAIT := -o DPkg::Lock::Timeout=300  # another apt-get may be at work
 CHROMIUM := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis audit
+.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis audit docs dist
 
 help:
 	@echo "make serve    install, fetch the default models, serve on http://localhost:8000"
@@ -17,6 +18,8 @@ help:
 	@echo "make test-backends  every back end in an environment of its own (GROUPS=\"moshi nemo\": only some)"
 	@echo "make check    the quick gate: format, lint, types, import rules, core tests"
 	@echo "make audit    known faults of what it depends on (needs PyPI itself, not a mirror)"
+	@echo "make docs     the documentation as a site in site/, links checked"
+	@echo "make dist     wheel, source archive, SBOM and checksums in dist/"
 	@echo "make install  only the virtual environment .venv with the command antiphon"
 
 install: $(VENV)/.installed
@@ -62,7 +65,7 @@ chromium:
 ifeq ($(CHROMIUM),)
 	@echo "Installing Chromium for the browser tests"
 	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends chromium >/dev/null
+	 $$SUDO apt-get $(APT_WAIT) update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get $(APT_WAIT) install -y -qq --no-install-recommends chromium >/dev/null
 endif
 
 # The units are checked by systemd itself; nothing of it is started.
@@ -70,7 +73,7 @@ systemd:
 ifeq ($(shell uname -s)$(SYSTEMD_ANALYZE),Linux)
 	@echo "Installing systemd-analyze for the tests of the units"
 	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends systemd >/dev/null
+	 $$SUDO apt-get $(APT_WAIT) update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get $(APT_WAIT) install -y -qq --no-install-recommends systemd >/dev/null
 endif
 
 # Its tools hold the server itself, without a service that would be started.
@@ -78,7 +81,7 @@ redis:
 ifeq ($(REDIS),)
 	@echo "Installing redis-tools for the tests of shared speech"
 	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends redis-tools >/dev/null
+	 $$SUDO apt-get $(APT_WAIT) update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get $(APT_WAIT) install -y -qq --no-install-recommends redis-tools >/dev/null
 endif
 
 # The lock files of a user, of a developer, and of the images (deploy/docker).
@@ -93,6 +96,17 @@ lock: $(VENV)/.installed
 	$(COMPILE) $(IMAGE_EXTRAS) --extra faster-whisper-cuda --extra transformers --extra coqui -c requirements.lock pyproject.toml -o deploy/docker/cuda.lock
 	printf 'hatchling>=1.27\nsetuptools>=80\nwheel\n' | $(COMPILE) - -o deploy/docker/build.lock
 
+docs: dev
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "The documentation is in site/index.html"
+
+# Wheel, source archive, a CycloneDX list of what the wheel is run with (the lock file), and checksums.
+dist: dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --of JSON -o dist/antiphon.cdx.json requirements.lock
+	cd dist && sha256sum * > SHA256SUMS
+
 # Known faults of what we depend on. The advisories come from PyPI's JSON interface and not from the package index: where
 # only a mirror of packages is in reach, nothing can be said, and this fails rather than say that all is well.
 audit: dev
@@ -100,4 +114,4 @@ audit: dev
 	 || { echo "Something was found, or could not be looked up: see above"; exit 1; }
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
