@@ -1,7 +1,7 @@
 """Draw docs/images/architecture.svg: `python docs/draw_architecture.py`.
 
 The boxes are the packages of `src/antiphon`; the arrows are the directions in which they may import each other, as
-import-linter checks them. The picture is drawn by hand-set coordinates, because a few boxes are read best where a person put them.
+import-linter checks them. The coordinates are set by hand, because a few boxes are read best where a person put them.
 """
 
 from __future__ import annotations
