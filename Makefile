@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SYSTEMD_ANALYZE := $(shell command -v systemd-analyze 2>/dev/null)
+STRACE := $(shell command -v strace 2>/dev/null)
 REDIS := $(shell command -v redis-server redis-check-rdb 2>/dev/null | head -n 1)
 CHROMIUM := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis audit
+.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis strace audit
 
 help:
 	@echo "make serve    install, fetch the default models, serve on http://localhost:8000"
@@ -37,7 +38,7 @@ $(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
 serve: install
 	$(BIN)/antiphon serve
 
-test: dev chromium systemd redis
+test: dev chromium systemd redis strace
 	$(BIN)/antiphon models pull
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -79,6 +80,14 @@ ifeq ($(REDIS),)
 	@echo "Installing redis-tools for the tests of shared speech"
 	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
 	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends redis-tools >/dev/null
+endif
+
+# What native code connects to is seen from outside of the process only.
+strace:
+ifeq ($(shell uname -s)$(STRACE),Linux)
+	@echo "Installing strace for the test that nothing is reported to anybody"
+	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
+	 $$SUDO apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get install -y -qq --no-install-recommends strace >/dev/null
 endif
 
 # The lock files of a user, of a developer, and of the images (deploy/docker).
