@@ -33,6 +33,12 @@ class ServerSettings(Section):
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: any free one.")
     cors_origins: Names = Field((), description="Web origins that may call from another site.")
+    trusted_proxies: Names = Field(
+        (),
+        description="Addresses or networks of proxies and tunnels in front of this server. Whoever comes from there is "
+        "no caller of this machine, and only their forwarding headers are believed. With `phone.public_url` and no "
+        "entry, one on loopback is assumed.",
+    )
     max_calls: int = Field(
         32,
         ge=1,
@@ -186,7 +192,8 @@ class PhoneSettings(Section):
     )
     trusted_proxies: Names = Field(
         ("127.0.0.1", "::1"),
-        description="Without `public_url`: addresses or networks whose X-Forwarded-Host and -Proto are believed.",
+        description="Without `public_url`: addresses or networks, beside `server.trusted_proxies`, whose "
+        "X-Forwarded-Host and -Proto are believed.",
     )
     stream_key: SecretStr = Field(
         SecretStr(""),
@@ -218,7 +225,9 @@ class PhoneSettings(Section):
         "https://api.twilio.com", description="REST API: Twilio's, or a server that imitates it."
     )
     media_hosts: Names = Field(
-        (), description="Hosts beside the REST API's from which recordings may be fetched."
+        (),
+        description="Hosts beside the phone company's from which recordings may be fetched, also inside the own "
+        "network: `https://media.example.org`. For the simulator on this machine: `127.0.0.1`, on any port.",
     )
     record_max_s: int = Field(
         60, ge=1, le=600, description="Recorded flow: longest answer of a caller, in seconds."
