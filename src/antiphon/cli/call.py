@@ -171,7 +171,7 @@ def _keep(path: Path, results: list[CallResult]) -> None:
     for index, result in enumerate(results, 1):
         if result.recording is not None:
             name = path if len(results) == 1 else path.with_stem(f"{path.stem}-{index}")
-            write_whole(name, result.recording.wav())
+            write_whole(name, result.recording.wav(), private=True)
 
 
 def _show(results: list[CallResult], as_json: bool) -> None:

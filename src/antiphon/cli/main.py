@@ -24,7 +24,7 @@ from antiphon.cli import (
     service,
     talk,
 )
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, SettingsError
 
 app = typer.Typer(
     name="antiphon",
@@ -65,6 +65,8 @@ def main() -> None:
     """Run the command line. Errors that a user can act on are one line on stderr, with a code that is not 0."""
     try:
         code = app(standalone_mode=False)
+    except SettingsError as error:
+        code = _say(str(error), 2)
     except AntiphonError as error:
         code = _say(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):

@@ -22,6 +22,7 @@ def report(
     """Write one HTML file that shows a call: who spoke when, every step of every turn, every word."""
     from antiphon.cli.settings import settings_with
     from antiphon.errors import AntiphonError
+    from antiphon.files import write_private
     from antiphon.observe.report import report_file
     from antiphon.session.call_recording import find_recording
 
@@ -36,7 +37,7 @@ def report(
     html = report_file(path, caller, agent, recording)
     target = output or Path(f"{path.stem}.html")
     try:
-        target.write_text(html, encoding="utf-8")
+        write_private(target, html)  # it holds the words of the call
     except OSError as error:
         raise AntiphonError(f"cannot write {target}: {error.strerror or error}") from None
     typer.echo(f"wrote   {target}")

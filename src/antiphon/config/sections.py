@@ -11,15 +11,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
-from antiphon.config.text import hide_secrets, names, web_address
+from antiphon.config.text import hide_secrets, host_name, names, web_address
 from antiphon.core.policy import Policy
 from antiphon.errors import suggest
 
 HASHED_KEY = re.compile(r"(?P<name>[\w.-]{1,64})=sha256:(?P<digest>[0-9a-f]{64})")
 
+Host = Annotated[str, AfterValidator(host_name)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
 
 
@@ -28,7 +37,7 @@ class Section(BaseModel):
 
 
 class ServerSettings(Section):
-    host: str = Field(
+    host: Host = Field(
         "127.0.0.1", description="Address to listen on. Anything but loopback is open to others."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: any free one.")
@@ -85,7 +94,7 @@ class ServerSettings(Section):
         le=65535,
         description="`antiphon service`: TCP port for Wyoming (Home Assistant); 0: off.",
     )
-    wyoming_host: str = Field(
+    wyoming_host: Host = Field(
         "127.0.0.1", description="Address that Wyoming listens on; any but loopback needs peers."
     )
     wyoming_peers: Names = Field(
@@ -243,7 +252,7 @@ class PhoneSettings(Section):
     audiosocket_port: int = Field(
         0, ge=0, le=65535, description="TCP port for Asterisk's AudioSocket; 0: off."
     )
-    audiosocket_host: str = Field(
+    audiosocket_host: Host = Field(
         "127.0.0.1",
         description="Address that AudioSocket listens on; any but loopback needs peers.",
     )
