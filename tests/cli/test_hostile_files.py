@@ -111,11 +111,9 @@ def test_a_file_that_is_none(
     "kind", [kind for kind in [*HOSTILE, *CONTENT] if kind not in ("missing", "empty", "mark")]
 )
 @pytest.mark.parametrize("name", ["antiphon.toml", ".env", "antiphon-keys.json"])
-@pytest.mark.parametrize("arguments", [["serve", "--port", "0"], ["keys", "list"]])
 def test_settings_that_are_none(
     name: str,
     kind: str,
-    arguments: list[str],
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -125,7 +123,7 @@ def test_settings_that_are_none(
         return  # a line of a `.env` file may be anything
     (folder / name).unlink(missing_ok=True)
     lay(kind, folder / name)
-    code, said = command(arguments, capsys, monkeypatch)
+    code, said = command(["keys", "list"], capsys, monkeypatch)
     assert code == 2
     assert name in said
     assert said.startswith("antiphon: ")
@@ -141,8 +139,7 @@ def test_settings_that_are_none(
         ("[server]\nhost = ''", "setting server.host: should be an address or a name"),
         ("[server]\nhost = 5", "setting server.host: input should be a valid string, got 5"),
         ("[server]\nhost = ' '", "setting server.host: should be an address or a name"),
-        ("[server]\nhost = '\\u0000'", "host"),
-        (f"[server]\nhost = '{'a' * 64}.example'", "cannot listen on"),
+        ('[server]\nhost = "a\\u0000b"', "setting server.host: should be an address or a name"),
         ("[server]\nport = 'x'", "setting server.port: "),
         ("[server]\nport = 1.5", "setting server.port: "),
         ("[server]\nport = true", "setting server.port: "),
@@ -165,8 +162,8 @@ def test_a_setting_of_another_kind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (folder / "antiphon.toml").write_text(text)
-    code, said = command(["serve", "--port", "0"], capsys, monkeypatch)
-    assert code == (1 if reason.startswith("cannot listen") else 2)
+    code, said = command(["keys", "list"], capsys, monkeypatch)
+    assert code == 2
     assert reason in said
     assert "secret" not in said
     assert said.count("\n") == 1

@@ -16,15 +16,15 @@ _MAX_NAME_CHARS = 50
 
 def check_place(path: Path) -> None:
     """An answer takes a while to make: know before whether it can be kept. Raises AudioError."""
-    if path.is_dir():
-        raise AudioError(f"cannot write {path}: it is a folder")
-    if os.path.lexists(path) and not path.is_file():
-        raise AudioError(f"cannot write {path}: it is no regular file")
     if len(os.fsencode(path.name)) > _MAX_NAME_BYTES:
         raise AudioError(
             f"cannot write {path.name[:40]}...: the name is longer than {_MAX_NAME_BYTES} bytes"
         )
-    if not path.parent.is_dir():
+    if os.path.isdir(path):
+        raise AudioError(f"cannot write {path}: it is a folder")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise AudioError(f"cannot write {path}: it is no regular file")
+    if not os.path.isdir(path.parent):
         raise AudioError(f"cannot write {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise AudioError(f"cannot write {path}: the folder {path.parent} is not yours to write to")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def report(
     from antiphon.session.call_recording import find_recording
 
     path, settings = Path(call), settings_with([])
-    if not path.is_file():
+    if not os.path.lexists(path):
         folder = settings.trace_dir
         if folder is None:
             raise AntiphonError(f"there is no file {call}; name a trace, or set trace_dir")

@@ -286,7 +286,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown setting {where!r}{_near(where, setting_names())}"
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return f"setting {where}.{reason}"
+        return f"setting {where}{': ' if where in setting_names() else '.'}{reason}"
     shown = "" if where.startswith(_NEVER_SHOWN) else f", got {first['input']!r:.{_SHOWN_CHARS}}"
     return f"setting {where}: {reason[:1].lower()}{reason[1:]}{shown}{_from_alias(where)}"
 

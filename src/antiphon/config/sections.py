@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import NoDecode
 
@@ -34,6 +35,16 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_number_is_a_bool(cls, given: Any) -> Any:
+        """pydantic takes `true` for 1: port 1 is not what anybody meant."""
+        numbers = [n for n, field in cls.model_fields.items() if field.annotation in (int, float)]
+        for name in numbers if isinstance(given, dict) else ():
+            if isinstance(given.get(name), bool):
+                raise ValueError(f"{name}: should be a number, got {given[name]}")
+        return given
 
 
 class ServerSettings(Section):
