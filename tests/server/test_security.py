@@ -460,3 +460,24 @@ def test_no_key_in_any_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     assert "connection" in written.lower()
     assert clear not in written
     assert clear.removeprefix("sk-antiphon-") not in written
+
+
+@pytest.mark.parametrize("depth", [70, 300, 900, 3_000, 100_000])
+@pytest.mark.parametrize("inner", ["[]", '{"a":}'])
+@pytest.mark.parametrize("path", ["client_secrets", "sessions", "transcription_sessions"])
+def test_a_session_of_a_secret_that_is_nested_deeply(
+    path: str, inner: str, depth: int, tmp_path: Path
+) -> None:
+    opening, closing = inner[:-1], inner[-1]
+    value = opening * depth + "1" + closing * depth
+    key = "session" if path == "client_secrets" else "tools"
+    bodies = [f'{{"{name}": {{"tools": {value}}}}}' for name in (key, "client_secret")]
+    bodies.append(f'{{"expires_after": {value}}}')
+
+    async def main() -> None:
+        async with serving(tmp_path) as served:
+            for text in bodies:
+                answer = await served.http.post(f"/v1/realtime/{path}", content=text)
+                assert answer.status_code in (200, 400), answer.text[:200]
+
+    run(main())
