@@ -6,11 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SYSTEMD_ANALYZE := $(shell command -v systemd-analyze 2>/dev/null)
+STRACE := $(shell command -v strace 2>/dev/null)
 REDIS := $(shell command -v redis-server redis-check-rdb 2>/dev/null | head -n 1)
-APT_WAIT := -o DPkg::Lock::Timeout=300  # another apt-get may be at work
+# Debian's packages; another apt-get may be at work, and is waited for.
+APT := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300
+APT_INSTALL := $(APT) update && $(APT) install -y --no-install-recommends
 CHROMIUM := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis audit docs dist
+.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis strace audit docs dist
 
 help:
 	@echo "make serve    install, fetch the default models, serve on http://localhost:8000"
@@ -40,7 +43,7 @@ $(VENV)/.dev: $(VENV)/.installed requirements-dev.lock
 serve: install
 	$(BIN)/antiphon serve
 
-test: dev chromium systemd redis
+test: dev chromium systemd redis strace
 	$(BIN)/antiphon models pull
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -64,24 +67,28 @@ format: dev
 chromium:
 ifeq ($(CHROMIUM),)
 	@echo "Installing Chromium for the browser tests"
-	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	 $$SUDO apt-get $(APT_WAIT) update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get $(APT_WAIT) install -y -qq --no-install-recommends chromium >/dev/null
+	@($(APT_INSTALL) chromium) >/dev/null
 endif
 
 # The units are checked by systemd itself; nothing of it is started.
 systemd:
 ifeq ($(shell uname -s)$(SYSTEMD_ANALYZE),Linux)
 	@echo "Installing systemd-analyze for the tests of the units"
-	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	 $$SUDO apt-get $(APT_WAIT) update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get $(APT_WAIT) install -y -qq --no-install-recommends systemd >/dev/null
+	@($(APT_INSTALL) systemd) >/dev/null
 endif
 
 # Its tools hold the server itself, without a service that would be started.
 redis:
 ifeq ($(REDIS),)
 	@echo "Installing redis-tools for the tests of shared speech"
-	@if [ "$$(id -u)" = 0 ]; then SUDO=; else SUDO=sudo; fi; \
-	 $$SUDO apt-get $(APT_WAIT) update -qq && DEBIAN_FRONTEND=noninteractive $$SUDO apt-get $(APT_WAIT) install -y -qq --no-install-recommends redis-tools >/dev/null
+	@($(APT_INSTALL) redis-tools) >/dev/null
+endif
+
+# What native code connects to is seen from outside of the process only.
+strace:
+ifeq ($(shell uname -s)$(STRACE),Linux)
+	@echo "Installing strace for the test that nothing is reported to anybody"
+	@($(APT_INSTALL) strace) >/dev/null
 endif
 
 # The lock files of a user, of a developer, and of the images (deploy/docker).

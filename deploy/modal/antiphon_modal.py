@@ -55,6 +55,14 @@ SERVICE_SECRET = modal.Secret.from_name("voice-auth", required_keys=[SERVICE_TOK
 PROXY_SECRETS = modal.Secret.from_name("voice-proxy", required_keys=[PROXY_KEY, PROXY_SECRET])
 """A proxy-auth token of the workspace: only who calls services has it."""
 
+NO_TELEMETRY: Mapping[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""For what runs without `import antiphon`, which sets these and more."""
+
 _NOT_COPIED = ["**/__pycache__", "**/*.pyc"]
 
 
@@ -85,7 +93,8 @@ def image(
         built.run_commands(
             f"python -m pip install --no-cache-dir {' '.join([repr(wanted), *packages])}"
         )
-        .env({"ANTIPHON_HOME": MODELS_DIR, "HF_HOME": f"{MODELS_DIR}/hub", **(variables or {})})
+        .env({"ANTIPHON_HOME": MODELS_DIR, "HF_HOME": f"{MODELS_DIR}/hub"})
+        .env({**NO_TELEMETRY, **(variables or {})})
         .add_local_python_source("antiphon_modal")
     )
 

@@ -22,7 +22,7 @@ image = (
     )
     .entrypoint([])
     .uv_pip_install("vllm")
-    .env({"HF_HOME": f"{shared.MODELS_DIR}/hub"})
+    .env({"HF_HOME": f"{shared.MODELS_DIR}/hub", **shared.NO_TELEMETRY})
     .add_local_python_source("antiphon_modal")
 )
 

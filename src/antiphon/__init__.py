@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from antiphon import telemetry
+
+telemetry.turn_off()
+
 if TYPE_CHECKING:
     from antiphon.audio.compress import compress as compress
     from antiphon.audio.compress import compression_ratio as compression_ratio

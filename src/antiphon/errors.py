@@ -18,6 +18,10 @@ class ConfigError(AntiphonError):
     """A setting is unknown, missing or out of range."""
 
 
+class SettingsError(ConfigError):
+    """The files or variables that hold the settings cannot be used as they are: nothing can be begun with them."""
+
+
 class AudioError(AntiphonError):
     """Audio that cannot be used: not audio at all, empty, truncated, too long."""
 

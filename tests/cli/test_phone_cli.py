@@ -39,6 +39,7 @@ def phone_of(company: Carrier, **changes: Any) -> dict[str, Any]:
         "phone__auth_token": TOKEN,
         "phone__from_number": "+15550199",
         "phone__rest_base_url": company.url,
+        "server__trusted_proxies": "192.0.2.1",
         "phone__public_url": "https://v.example",
         **changes,
     }

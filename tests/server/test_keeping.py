@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,21 @@ def test_a_call_is_recorded_and_reported_with_both_voices(tmp_path: Path, fmt: s
         async with serving(tmp_path, **overrides) as served, client(served, start=START) as talk:
             return await talk_once(talk)
 
-    name = run(scenario())
+    (tmp_path / "traces").mkdir(mode=0o755)
+    older = tmp_path / "traces" / "older.jsonl"
+    older.write_text("")
+    older.chmod(0o644)
+    before = os.umask(0)
+    try:
+        name = run(scenario())
+    finally:
+        os.umask(before)
     path = tmp_path / "calls" / f"{name}.{fmt}"
+    trace = tmp_path / "traces" / f"{name}.jsonl"
+    modes = [stat.S_IMODE(found.stat().st_mode) for found in (path, trace, older)]
+    assert modes == [0o600] * 3
+    folders = [stat.S_IMODE(found.parent.stat().st_mode) for found in (path, trace)]
+    assert folders == [0o700] * 2
     caller, agent = read_sides(path, RATE_HZ)
     assert rms(caller) > 300
     assert rms(agent) > 300

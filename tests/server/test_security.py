@@ -15,13 +15,15 @@ import pytest
 from starlette.requests import HTTPConnection
 from tests.server.openai_http.support import QUESTION, Clock, asked, sdk, use_clock, with_key
 from tests.server.support import START, Client, Served, client, serving
-from tests.support import nothing_left, run, until
+from tests.support import nothing_left, run, settings, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from antiphon.errors import ConfigError
 from antiphon.server.keys import add_key, remove_key
-from antiphon.server.security import is_local, is_loopback
+from antiphon.server.refusal import Refused
+from antiphon.server.security import Gate, is_local, is_loopback
 from antiphon.server.usage import Limits
 
 KEY_ITEM = "openai-insecure-api-key."
@@ -64,6 +66,67 @@ def test_what_is_local(peer: str, headers: Mapping[str, str], local: bool) -> No
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "client": (peer, 1), "headers": raw, "path": "/"}
     assert is_local(HTTPConnection(scope)) is local
+
+
+LOCALHOST, PUBLIC = {"host": "localhost:8000"}, {"phone__public_url": "https://voice.example.org"}
+KEYED = {"security__api_key": "sk-antiphon-owner"}
+PROXY_HERE = {"server__trusted_proxies": "127.0.0.1"}
+PROXY_ELSEWHERE = {"server__trusted_proxies": "192.0.2.0/24"}
+REWRITTEN = {"host": "127.0.0.1:8000"}
+"""What reaches us from a proxy that sets `Host` and says nothing of whom it speaks for."""
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "chosen", "outcome"),
+    [
+        ("127.0.0.1", LOCALHOST, {}, "local"),
+        ("::ffff:127.0.0.1", LOCALHOST, {}, "local"),
+        ("127.0.0.1", LOCALHOST, PROXY_ELSEWHERE, "local"),
+        ("127.0.0.1", LOCALHOST, {**PUBLIC, **PROXY_ELSEWHERE}, "local"),
+        ("127.0.0.1", LOCALHOST, {"phone__public_url": "http://localhost:8000"}, "local"),
+        # A proxy on this machine, declared or to be assumed
+        ("127.0.0.1", REWRITTEN, PROXY_HERE, 403),
+        ("127.0.0.1", REWRITTEN, PUBLIC, 403),
+        ("127.3.2.1", REWRITTEN, PUBLIC, 403),
+        ("::1", REWRITTEN, PUBLIC, 403),
+        ("::ffff:127.0.0.1", REWRITTEN, PROXY_HERE, 403),
+        ("::ffff:127.0.0.1", REWRITTEN, PUBLIC, 403),
+        ("127.0.0.1", {**REWRITTEN, "x-forwarded-for": "127.0.0.1"}, PROXY_HERE, 403),
+        ("127.0.0.1", {**REWRITTEN, "x-forwarded-for": "::1"}, {}, 403),
+        ("127.0.0.1", {"host": "voice.example.org"}, PUBLIC, 403),
+        # From elsewhere
+        ("192.0.2.7", LOCALHOST, {}, 403),
+        ("192.0.2.7", {**LOCALHOST, "x-forwarded-for": "127.0.0.1"}, PROXY_ELSEWHERE, 403),
+        ("192.0.2.7", LOCALHOST, {"security__open": True}, "anyone"),
+        ("127.0.0.1", REWRITTEN, {**PUBLIC, "security__open": True}, "anyone"),
+        # With keys
+        ("127.0.0.1", LOCALHOST, KEYED, 401),
+        ("127.0.0.1", LOCALHOST, {**KEYED, "security__local": True}, "local"),
+        ("127.0.0.1", REWRITTEN, {**KEYED, **PUBLIC, "security__local": True}, 401),
+        ("127.0.0.1", REWRITTEN, {**KEYED, **PROXY_HERE, "security__local": True}, 401),
+        ("192.0.2.7", bearer("sk-antiphon-owner"), {**KEYED, **PUBLIC}, "default"),
+    ],
+)
+def test_who_is_let_in_as_whom(
+    peer: str,
+    headers: Mapping[str, str],
+    chosen: Mapping[str, Any],
+    outcome: str | int,
+    tmp_path: Path,
+) -> None:
+    gate = Gate(settings(tmp_path, security__keys_file=str(tmp_path / "keys.json"), **chosen))
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    connection = HTTPConnection({"type": "http", "client": (peer, 1), "headers": raw, "path": "/"})
+    try:
+        found: str | int = asyncio.run(gate.admit(connection, secrets_too=False)).name
+    except Refused as refused:
+        found = refused.status
+    assert found == outcome
+
+
+def test_a_proxy_that_is_no_address(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"server\.trusted_proxies: 'proxy\.local'"):
+        Gate(settings(tmp_path, server__trusted_proxies="proxy.local"))
 
 
 def test_addresses_of_loopback() -> None:
@@ -397,3 +460,24 @@ def test_no_key_in_any_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     assert "connection" in written.lower()
     assert clear not in written
     assert clear.removeprefix("sk-antiphon-") not in written
+
+
+@pytest.mark.parametrize("depth", [70, 300, 900, 3_000, 100_000])
+@pytest.mark.parametrize("inner", ["[]", '{"a":}'])
+@pytest.mark.parametrize("path", ["client_secrets", "sessions", "transcription_sessions"])
+def test_a_session_of_a_secret_that_is_nested_deeply(
+    path: str, inner: str, depth: int, tmp_path: Path
+) -> None:
+    opening, closing = inner[:-1], inner[-1]
+    value = opening * depth + "1" + closing * depth
+    key = "session" if path == "client_secrets" else "tools"
+    bodies = [f'{{"{name}": {{"tools": {value}}}}}' for name in (key, "client_secret")]
+    bodies.append(f'{{"expires_after": {value}}}')
+
+    async def main() -> None:
+        async with serving(tmp_path) as served:
+            for text in bodies:
+                answer = await served.http.post(f"/v1/realtime/{path}", content=text)
+                assert answer.status_code in (200, 400), answer.text[:200]
+
+    run(main())

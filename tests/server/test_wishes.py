@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.server.support import QUESTION, START, client, serving
-from tests.support import run, say, until
+from tests.support import nothing_left, run, say, until
 
 from antiphon.models.ports import Kind
 
@@ -97,5 +98,27 @@ def test_options(tmp_path: Path) -> None:
             assert found["levels"] == ["beginner", "intermediate", "advanced"]
             assert found["level"] == "beginner"
             assert "You teach" not in str(found)
+
+    run(main())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_agent_that_there_is_not(late: bool, tmp_path: Path) -> None:
+    """Said, and the owner's agent answers: as the first message, and after the call was opened without one."""
+
+    async def main() -> None:
+        presets = {"agent__presets": {"tutor": "You teach."}}
+        async with nothing_left(), serving(tmp_path, **presets) as served:
+            start = {**START, "extensions": EXTENSIONS, "agent": "tutr"}
+            async with client(served, start=None if late else start) as caller:
+                if late:
+                    await until(lambda: len(served.calls) == 1)
+                    await caller.send(**start)
+                await caller.wait("connected")
+                error = (await caller.wait("error"))["message"]
+                assert "no agent 'tutr" in error
+                assert len(error) < 200
+                await caller.speak(QUESTION)
+                await caller.wait("turn_complete")
 
     run(main())

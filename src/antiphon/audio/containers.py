@@ -32,6 +32,7 @@ from antiphon.audio.encoding import (
 from antiphon.audio.framing import Pcm16
 from antiphon.audio.streaming import StreamDecoder
 from antiphon.errors import AudioError
+from antiphon.files import open_regular
 
 __all__ = [
     "CONTENT_TYPES",
@@ -97,8 +98,8 @@ def decode_file(
 
 def _decode_path(path: Path, rate_hz: int | None, max_duration_s: float) -> Decoded:
     try:
-        with path.open("rb") as file:
-            if path.is_file() and not path.stat().st_size:
+        with open_regular(path, AudioError) as file:
+            if not os.fstat(file.fileno()).st_size:
                 raise AudioError(f"{path} is empty; give a recording")
             return _decode_open(file, rate_hz, max_duration_s)
     except OSError as error:

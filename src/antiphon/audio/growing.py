@@ -19,6 +19,7 @@ import numpy.typing as npt
 from antiphon.audio.encoding import wav_header
 from antiphon.audio.framing import Pcm16
 from antiphon.errors import AudioError
+from antiphon.files import open_private
 
 GrowingFormat = Literal["opus", "flac", "wav"]
 EXTENSIONS: dict[GrowingFormat, str] = {"opus": ".opus", "flac": ".flac", "wav": ".wav"}
@@ -36,7 +37,7 @@ class GrowingFile:
     def __init__(self, path: Path, fmt: GrowingFormat, rate_hz: int, channels: int = 1) -> None:
         """`rate_hz`: for opus one of 8, 12, 16, 24 or 48 kHz."""
         self._rate_hz, self._channels = rate_hz, channels
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b")
+        self._file = os.fdopen(open_private(path, os.O_RDWR | os.O_TRUNC), "w+b")
         self._bytes = 0
         self._frames = 0
         self._container: Any = None

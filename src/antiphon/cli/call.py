@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +77,10 @@ def call(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Call an agent as Twilio would, with recorded questions, and measure what the caller hears."""
+    """Call an agent as Twilio would, with recorded questions, and measure what the caller hears.
+
+    A server with keys and without a token is told the key in ANTIPHON_API_KEY.
+    """
     from antiphon.cli.files import check_place
     from antiphon.client.phone.caller import WEBHOOK_PATHS, number_for
     from antiphon.client.phone.clips import load_clip
@@ -94,10 +98,11 @@ def call(
         raise ConfigError(
             "--barge-in-at, --loss and --jitter need a stream; leave --mode record out"
         )
+    key = os.environ.get("ANTIPHON_API_KEY", "").partition(",")[0].strip()
     number = number_for(
         url or [],
         mode,
-        line=Line(caller, called, token, public_url),
+        line=Line(caller, called, token, public_url, api_key=key),
         parameters=_parameters(parameter or []),
         impairments=Impairments(_share(loss), jitter, seed),
     )
@@ -166,7 +171,7 @@ def _keep(path: Path, results: list[CallResult]) -> None:
     for index, result in enumerate(results, 1):
         if result.recording is not None:
             name = path if len(results) == 1 else path.with_stem(f"{path.stem}-{index}")
-            write_whole(name, result.recording.wav())
+            write_whole(name, result.recording.wav(), private=True)
 
 
 def _show(results: list[CallResult], as_json: bool) -> None:

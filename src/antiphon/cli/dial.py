@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from antiphon.errors import AntiphonError, ConfigError
+from antiphon.files import read_toml
 
 if TYPE_CHECKING:
     import httpx
@@ -75,16 +75,7 @@ def dial(
 
 def read_agent(path: Path) -> dict[str, Any]:
     """What the file says of the agent; a table `[agent]` or its keys alone. Raises ConfigError."""
-    try:
-        if path.stat().st_size > _MAX_AGENT_BYTES:
-            raise ConfigError(
-                f"{path} is too large for an agent; it holds a prompt and a few names"
-            )
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    tree = read_toml(path, max_bytes=_MAX_AGENT_BYTES)
     found = tree.get("agent", tree)
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: `agent` is a table: [agent]")

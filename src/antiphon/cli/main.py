@@ -24,7 +24,7 @@ from antiphon.cli import (
     service,
     talk,
 )
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, SettingsError
 
 app = typer.Typer(
     name="antiphon",
@@ -61,12 +61,23 @@ _ClickError: type[BaseException] = _UsageError.__bases__[0]
 """Typer brings a Click of its own in some versions; these are the classes it raises, whichever it is."""
 
 
+_MAX_ERROR_CHARS = 500
+
+
 def main() -> None:
     """Run the command line. Errors that a user can act on are one line on stderr, with a code that is not 0."""
     try:
         code = app(standalone_mode=False)
+    except SettingsError as error:
+        code = _say(str(error), 2)
     except AntiphonError as error:
         code = _say(str(error), 1)
+    except (
+        OSError
+    ) as error:  # of a path as no command expects it, or of a pipe that nobody reads any more
+        code = _say(
+            f"{error.filename or 'output'}: {error.strerror or error}"[:_MAX_ERROR_CHARS], 1
+        )
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except _ClickError as error:

@@ -10,6 +10,7 @@ import typer
 
 from antiphon.core import trace
 from antiphon.errors import AntiphonError
+from antiphon.files import MAX_TRACE_BYTES, read_text
 
 
 def replay(
@@ -19,7 +20,7 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a call's trace through the core. Ends with 1 when it decides differently than was recorded."""
-    lines = _read(path)
+    lines = read_text(path, MAX_TRACE_BYTES).split("\n")
     try:
         difference = trace.replay(lines)
         steps = sum(1 for _ in trace.read(lines)[1])
@@ -33,15 +34,6 @@ def replay(
         typer.echo(str(difference))
     if difference is not None:
         raise typer.Exit(1)
-
-
-def _read(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise AntiphonError(f"cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise AntiphonError(f"{path} is not a trace: it is not text") from None
 
 
 def _result(path: Path, steps: int, difference: trace.Difference | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,12 @@ def report(
     """Write one HTML file that shows a call: who spoke when, every step of every turn, every word."""
     from antiphon.cli.settings import settings_with
     from antiphon.errors import AntiphonError
+    from antiphon.files import write_private
     from antiphon.observe.report import report_file
     from antiphon.session.call_recording import find_recording
 
     path, settings = Path(call), settings_with([])
-    if not path.is_file():
+    if not os.path.lexists(path):
         folder = settings.trace_dir
         if folder is None:
             raise AntiphonError(f"there is no file {call}; name a trace, or set trace_dir")
@@ -36,7 +38,7 @@ def report(
     html = report_file(path, caller, agent, recording)
     target = output or Path(f"{path.stem}.html")
     try:
-        target.write_text(html, encoding="utf-8")
+        write_private(target, html)  # it holds the words of the call
     except OSError as error:
         raise AntiphonError(f"cannot write {target}: {error.strerror or error}") from None
     typer.echo(f"wrote   {target}")

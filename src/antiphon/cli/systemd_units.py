@@ -112,6 +112,7 @@ def _common(choice: Choice, environment: str) -> str:
     return f"""\
 EnvironmentFile=-%E/antiphon/{environment}
 Environment=PYTHONUNBUFFERED=1
+Environment=DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_TELEMETRY=1
 # One JSON object a line for the journal: journalctl -u antiphon -o cat | jq
 Environment=ANTIPHON_SERVER__LOG_FORMAT=json
 Environment=ANTIPHON_SERVER__DRAIN_S={choice.drain_s}

@@ -230,4 +230,4 @@ def _write(output: Path, outcome: _Outcome) -> None:
 
     fmt = format_of(output)
     if len(outcome.heard) or fmt in ("wav", "pcm"):
-        write_whole(output, encode_file(outcome.heard, outcome.rate_hz, fmt))
+        write_whole(output, encode_file(outcome.heard, outcome.rate_hz, fmt), private=True)

@@ -37,7 +37,9 @@ def server_for(
         yield url, None
         return
     command = [sys.executable, "-m", "antiphon", "serve", "--host", "127.0.0.1", "--port", "0"]
-    command += ["--set", "security.local=true"]  # the owner's keys are for other callers
+    # The owner's keys, and the proxy that leads to their own server, are for other callers.
+    command += ["--set", "security.local=true", "--set", "phone.public_url="]
+    command += ["--set", "server.trusted_proxies="]
     for item in sets:
         command += ["--set", item]
     # In a session of its own: Ctrl-C is for the command, which still has a call to end.

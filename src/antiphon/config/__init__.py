@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,8 +28,8 @@ from pydantic_settings import (
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
+from pydantic_settings import SettingsError as SourceError
 
 from antiphon.config.aliases import ALIASES as ALIASES
 from antiphon.config.aliases import IGNORED as IGNORED
@@ -52,7 +52,8 @@ from antiphon.config.sections import (
 from antiphon.config.text import parse_value, parse_values
 from antiphon.config.tools import ToolsSettings
 from antiphon.core.policy import Policy
-from antiphon.errors import ConfigError, suggest
+from antiphon.errors import SettingsError, suggest
+from antiphon.files import MAX_SETTINGS_BYTES, read_text, read_toml
 
 CONFIG_FILE = "antiphon.toml"
 PREFIX = "ANTIPHON_"
@@ -151,12 +152,23 @@ def _upper(variables: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    tree = read_toml(path, error=SettingsError)
+    for name, value in tree.items():
+        if name in _SECTIONS and not isinstance(value, dict):
+            shown = "" if name in _NEVER_SHOWN else f", got {value!r:.{_SHOWN_CHARS}}"
+            raise SettingsError(
+                f"setting {name}: should be a table{shown} (in {path.name}); write [{name}] on a line of its own, and "
+                "its settings below"
+            )
+    return tree
+
+
+_SECTIONS = frozenset(
+    name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.default, BaseModel) or dataclasses.is_dataclass(field.default)
+)
+"""Settings that are tables in the file."""
 
 
 # --- loading ------------------------------------------------------------------------------------
@@ -166,7 +178,7 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     """Settings from every source. `overrides` (dotted names) is the command line's word.
 
     `folder`: where `antiphon.toml` and `.env` are looked for (default: the working directory); the variable
-    ANTIPHON_CONFIG names another file. Raises ConfigError with one line that says what to change.
+    ANTIPHON_CONFIG names another file. Raises SettingsError with one line that says what to change.
     """
     folder = folder or Path.cwd()
     named = os.environ.get("ANTIPHON_CONFIG")
@@ -176,8 +188,8 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     class Located(Settings):
         pass
 
-    Located.config_file = config_file if named or config_file.is_file() else None
-    Located.env_file = folder / ".env" if (folder / ".env").is_file() else None
+    Located.config_file = config_file if named or os.path.lexists(config_file) else None
+    Located.env_file = folder / ".env" if _has_dotenv(folder) else None
     if Located.env_file is not None:
         dotenv = _read_dotenv(Located.env_file)
         _check_environment(dotenv, ".env")
@@ -189,23 +201,30 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     try:
         return Located(**tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
-    except SettingsError as error:
-        raise ConfigError(f"{error}: {error.__cause__}") from None
+        raise SettingsError(_explain(error) + _from_file(error, Located.config_file)) from None
+    except SourceError as error:
+        raise SettingsError(f"{error}: {error.__cause__}") from None
+    except RecursionError:
+        raise SettingsError("a setting is nested too deeply; look at the longest one") from None
 
 
 def _pass_on(variables: Mapping[str, str | None]) -> None:
     """The weight store and the model libraries know only the environment: what they read is put there."""
     ours = {name: value for name in OUTSIDE_SETTINGS if (value := variables.get(name))}
     for name, value in (ours | passed_on(variables)).items():
+        if "\0" in value:
+            raise SettingsError(f"{name} has a NUL character in its value; take it out of .env")
         os.environ.setdefault(name, value)
 
 
+def _has_dotenv(folder: Path) -> bool:
+    """Something is there. A folder of that name that holds a virtual environment is somebody's habit."""
+    path = folder / ".env"
+    return os.path.lexists(path) and not (path / "pyvenv.cfg").is_file()
+
+
 def _read_dotenv(path: Path) -> Mapping[str, str | None]:
-    try:
-        return dotenv_values(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
+    return dotenv_values(stream=StringIO(read_text(path, MAX_SETTINGS_BYTES, SettingsError)))
 
 
 def setting_names() -> list[str]:
@@ -232,7 +251,7 @@ def _set(tree: dict[str, Any], name: str, value: Any) -> None:
     for part in sections:
         inner = tree.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"setting {name}: {part} has a value already")
+            raise SettingsError(f"setting {name}: {part} has a value already")
         tree = inner
     tree[last] = value
 
@@ -252,7 +271,7 @@ def _check_environment(variables: Mapping[str, Any], where: str) -> None:
             continue
         if upper.startswith(PREFIX + "MODELS__OPTIONS__"):
             continue
-        raise ConfigError(f"unknown setting {name} in {where}{_near(upper, known)}")
+        raise SettingsError(f"unknown setting {name} in {where}{_near(upper, known)}")
 
 
 _NEVER_SHOWN = ("endpoint", "models.options", "phone", "security")
@@ -267,9 +286,21 @@ def _explain(error: ValidationError) -> str:
         return f"unknown setting {where!r}{_near(where, setting_names())}"
     reason = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return f"setting {where}.{reason}"
+        return f"setting {where}{': ' if where in setting_names() else '.'}{reason}"
     shown = "" if where.startswith(_NEVER_SHOWN) else f", got {first['input']!r:.{_SHOWN_CHARS}}"
     return f"setting {where}: {reason[:1].lower()}{reason[1:]}{shown}{_from_alias(where)}"
+
+
+def _from_file(error: ValidationError, path: Path | None) -> str:
+    """Which file to open, where the first thing that is wrong stands in one."""
+    if path is None:
+        return ""
+    found: Any = _read_toml(path)
+    for part in error.errors()[0]["loc"]:
+        if not isinstance(found, dict) or part not in found:
+            return ""
+        found = found[part]
+    return f" (in {path.name})"
 
 
 def _near(name: str, known: Iterable[str]) -> str:

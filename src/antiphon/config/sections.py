@@ -11,28 +11,54 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import NoDecode
 
-from antiphon.config.text import hide_secrets, names, web_address
+from antiphon.config.text import hide_secrets, host_name, names, web_address
 from antiphon.core.policy import Policy
 from antiphon.errors import suggest
 
 HASHED_KEY = re.compile(r"(?P<name>[\w.-]{1,64})=sha256:(?P<digest>[0-9a-f]{64})")
 
+Host = Annotated[str, AfterValidator(host_name)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_number_is_a_bool(cls, given: Any) -> Any:
+        """pydantic takes `true` for 1: port 1 is not what anybody meant."""
+        numbers = [n for n, field in cls.model_fields.items() if field.annotation in (int, float)]
+        for name in numbers if isinstance(given, dict) else ():
+            if isinstance(given.get(name), bool):
+                raise ValueError(f"{name}: should be a number, got {given[name]}")
+        return given
+
 
 class ServerSettings(Section):
-    host: str = Field(
+    host: Host = Field(
         "127.0.0.1", description="Address to listen on. Anything but loopback is open to others."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0: any free one.")
     cors_origins: Names = Field((), description="Web origins that may call from another site.")
+    trusted_proxies: Names = Field(
+        (),
+        description="Addresses or networks of proxies and tunnels in front of this server. Whoever comes from there is "
+        "no caller of this machine, and only their forwarding headers are believed. With `phone.public_url` and no "
+        "entry, one on loopback is assumed.",
+    )
     max_calls: int = Field(
         32,
         ge=1,
@@ -79,7 +105,7 @@ class ServerSettings(Section):
         le=65535,
         description="`antiphon service`: TCP port for Wyoming (Home Assistant); 0: off.",
     )
-    wyoming_host: str = Field(
+    wyoming_host: Host = Field(
         "127.0.0.1", description="Address that Wyoming listens on; any but loopback needs peers."
     )
     wyoming_peers: Names = Field(
@@ -186,7 +212,8 @@ class PhoneSettings(Section):
     )
     trusted_proxies: Names = Field(
         ("127.0.0.1", "::1"),
-        description="Without `public_url`: addresses or networks whose X-Forwarded-Host and -Proto are believed.",
+        description="Without `public_url`: addresses or networks, beside `server.trusted_proxies`, whose "
+        "X-Forwarded-Host and -Proto are believed.",
     )
     stream_key: SecretStr = Field(
         SecretStr(""),
@@ -218,7 +245,9 @@ class PhoneSettings(Section):
         "https://api.twilio.com", description="REST API: Twilio's, or a server that imitates it."
     )
     media_hosts: Names = Field(
-        (), description="Hosts beside the REST API's from which recordings may be fetched."
+        (),
+        description="Hosts beside the phone company's from which recordings may be fetched, also inside the own "
+        "network: `https://media.example.org`. For the simulator on this machine: `127.0.0.1`, on any port.",
     )
     record_max_s: int = Field(
         60, ge=1, le=600, description="Recorded flow: longest answer of a caller, in seconds."
@@ -234,7 +263,7 @@ class PhoneSettings(Section):
     audiosocket_port: int = Field(
         0, ge=0, le=65535, description="TCP port for Asterisk's AudioSocket; 0: off."
     )
-    audiosocket_host: str = Field(
+    audiosocket_host: Host = Field(
         "127.0.0.1",
         description="Address that AudioSocket listens on; any but loopback needs peers.",
     )

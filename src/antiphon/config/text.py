@@ -15,11 +15,11 @@ def parse_value(text: str) -> Any:
     if "\n" not in text:
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             pass
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -52,6 +52,15 @@ def hide_secrets(value: Any) -> Any:
 
 def _is_secret(name: str) -> bool:
     return any(word in name.lower() for word in _SECRET_WORDS) and not name.endswith("tokens")
+
+
+def host_name(value: str) -> str:
+    """An address or a name to listen on."""
+    if not value or len(value) > 253 or not value.isprintable() or " " in value:
+        raise ValueError(
+            "should be an address or a name: 127.0.0.1 for this machine only, 0.0.0.0 for everybody"
+        )
+    return value
 
 
 def web_address(value: object) -> object:

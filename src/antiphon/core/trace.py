@@ -138,6 +138,10 @@ def _load(text: str, number: int) -> dict[str, Any]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise TraceError(f"line {number} is not JSON: {error}") from None
+    except (RecursionError, ValueError):  # ValueError: a number of thousands of digits
+        raise TraceError(
+            f"line {number} is no line of a trace: too deep, or too long a number"
+        ) from None
     if not isinstance(data, dict):
         raise TraceError(f"line {number} is not an object")
     return data

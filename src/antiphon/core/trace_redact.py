@@ -271,6 +271,8 @@ def _load(text: str) -> dict[str, Any]:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         raise TraceError(f"a line is not JSON: {error}") from None
+    except (RecursionError, ValueError):
+        raise TraceError("a line is no line of a trace: too deep, or too long a number") from None
     if not isinstance(record, dict):
         raise TraceError("a line is not an object")
     return record

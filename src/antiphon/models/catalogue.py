@@ -44,6 +44,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from antiphon.errors import ConfigError, WeightsError, suggest
+from antiphon.files import MAX_SETTINGS_BYTES, read_text
 from antiphon.models.ports import Kind
 
 CATALOGUE_VARIABLE = "ANTIPHON_CATALOGUE"
@@ -183,9 +184,9 @@ def load_catalogue(extra: Path | str | None = None) -> Catalogue:
         return catalogue
     path = Path(extra).expanduser()
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the catalogue {path}: {error}") from None
+        text = read_text(path, MAX_SETTINGS_BYTES, ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"cannot read the catalogue: {error}") from None
     return catalogue.merged(parse_catalogue(text, str(path)))
 
 
@@ -195,7 +196,9 @@ def parse_catalogue(text: str, origin: str) -> list[Entry]:
         table = tomllib.loads(text)
         _only(table, ("entry",), "the file")
         return [_entry(item) for item in _tables(table, "entry", "the file")]
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{origin} is nested too deeply") from None
+    except ValueError as error:
         raise ConfigError(f"{origin} is not TOML: {error}") from None
     except _BadEntryError as error:
         raise ConfigError(f"{origin}: {error}") from None

@@ -6,6 +6,7 @@ from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def open_session(path: Path, *, threads: int = 1) -> Any:
         raise ModelError(
             "onnxruntime cannot be imported; reinstall with: pip install onnxruntime"
         ) from error
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":  # for a program that imported it before us
+        ort.disable_telemetry_events()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from antiphon.core.record import TurnRecord
 from antiphon.core.trace import TraceError
 from antiphon.errors import AntiphonError
+from antiphon.files import MAX_TRACE_BYTES, read_bytes
 from antiphon.observe.figures import CallFigures, call_figures
 from antiphon.observe.report_call import Call, read_call
 from antiphon.observe.report_score import Track, legend, rows
@@ -84,11 +85,9 @@ def report_file(
     `recording`: of both sides, as `recording_dir` has it: caller left, agent right, from the call's 0 ms on. `caller`
     and `agent`, of one side each, go before it.
     """
-    try:
-        lines = trace.read_text(encoding="utf-8", errors="replace").splitlines()
-        written = trace.stat().st_mtime
-    except OSError as error:
-        raise AntiphonError(f"cannot read {trace}: {error.strerror or error}") from None
+    data = read_bytes(trace, MAX_TRACE_BYTES)
+    lines = data.decode("utf-8", "replace").splitlines()
+    written = trace.stat().st_mtime
     both = _sides(recording)
     return report_html(
         lines,

@@ -31,6 +31,7 @@ from antiphon.observe.metrics import watch_loop_lag
 from antiphon.server import conversation, files, health, openai_http, options
 from antiphon.server.calls import Calls
 from antiphon.server.headroom import watch
+from antiphon.server.keeping import close_to_others
 from antiphon.server.limits import FORM_BYTES, BodyLimit
 from antiphon.server.loading import check_models, model_set, rehearse
 from antiphon.server.phone import media_stream, webhooks
@@ -139,6 +140,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.calls = calls = Calls(
         app.state.settings, models, spans=spans, on_end=app.state.on_call_end
     )
+    await asyncio.to_thread(close_to_others, app.state.settings)
     tools: ToolSources = app.state.tools
     calls.tools = tools
     tools.start()

@@ -20,6 +20,7 @@ from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
 from antiphon.core.trace_redact import redact
 from antiphon.errors import BusyError, ModelError
+from antiphon.files import private_folder, write_private
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Kind, ModelStatus
 from antiphon.observe.hub import Hub
@@ -250,8 +251,8 @@ def _summary(records: list[TurnRecord]) -> str:
 def _write_trace(folder: Path, call_id: str, lines: list[str], with_text: bool) -> None:
     """The words of the call are replaced unless asked otherwise; it replays all the same."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         kept = lines if with_text else redact(lines)
-        (folder / f"{call_id}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+        write_private(folder / f"{call_id}.jsonl", "\n".join(kept) + "\n")
     except OSError as error:
         log.error("call %s: its trace could not be written: %s", call_id, error)

@@ -39,6 +39,7 @@ from antiphon.server.security import (
     session_of,
 )
 from antiphon.server.wishes import Wishes, policy_for
+from antiphon.session.runners import Agent
 from antiphon.session.session import Session
 from antiphon.wire import conversation as wire
 
@@ -124,22 +125,28 @@ class Connection:
 
     async def _call(self, start: wire.Start, first: str | bytes | None, problem: str) -> None:
         self._door.use(wire.agreed(start))
+        agent, unknown = self._agent(start, agent_of(self._calls.settings))
         async with self._calls.open(
-            self._door,
-            lambda policy: policy_for(start, policy),
-            self._wishes.agent(start, agent_of(self._calls.settings)),
+            self._door, lambda policy: policy_for(start, policy), agent
         ) as session:
             self._session, self._audio = session, CallerAudio(session, self._complain)
             self._audio.use(start)
             with self._seats.seat(session.call_id) as self._seat:
                 self._welcome(start, session)
-                if problem:
-                    self._complain(problem)
+                for complaint in filter(None, (problem, unknown)):
+                    self._complain(complaint)
                 try:
                     await self._converse(session, start, first)
                 finally:
                     await self._farewell.close()
                     await self._audio.close()
+
+    def _agent(self, start: wire.Start, agent: Agent) -> tuple[Agent, str]:
+        """-> who answers, and what is wrong with the wish: instead of an agent that there is not, the owner's does."""
+        try:
+            return self._wishes.agent(start, agent), ""
+        except ProtocolError as error:
+            return self._wishes.agent(replace(start, agent=""), agent), str(error)
 
     def _start_from_url(self) -> tuple[wire.Start, str]:
         """-> what the URL says, and what is wrong with it."""
@@ -326,9 +333,11 @@ class Connection:
         self._started, self._link.start = True, start
         self._door.use(wire.agreed(start))
         self._audio.use(start)
-        session.agent = self._wishes.agent(start, session.agent)
+        session.agent, unknown = self._agent(start, session.agent)
         session.post(ev.Configure(policy_for(start, session.conversation.policy)))
         self._welcome(start, session)
+        if unknown:
+            self._complain(unknown)
         if not start.greeting:
             session.post(ev.CancelReply())
 

@@ -8,11 +8,23 @@ from __future__ import annotations
 import logging
 
 from antiphon.config import Settings
+from antiphon.files import make_private
 from antiphon.session.call_recording import CallRecording, DebugAudio, RecordingWorker
 from antiphon.session.diagnosis import AudioReport
 from antiphon.session.tap import Tap
 
 log = logging.getLogger("antiphon.audio")
+
+
+_KEPT = (".jsonl", ".wav", ".ogg", ".opus", ".flac")
+"""Traces, recordings, and what is written beside debug audio."""
+
+
+def close_to_others(settings: Settings) -> None:
+    """Calls that were kept by an earlier version, or under another umask, are for their owner only. Blocking."""
+    for folder in (settings.trace_dir, settings.recording_dir, settings.debug_audio_dir):
+        if folder is not None:
+            make_private(folder, _KEPT)
 
 
 class Keeper:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config.sections import HASHED_KEY, SecuritySettings
-from antiphon.errors import ConfigError, suggest
+from antiphon.errors import ConfigError, SettingsError, suggest
+from antiphon.files import private_folder, read_text
 from antiphon.server.usage import Limits
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 PREFIX = "sk-antiphon-"
 """Some clients refuse to send a key that does not begin with `sk-`."""
 MAX_KEY_CHARS = 200
+MAX_KEYS_BYTES = 16 << 20
 _NAME = re.compile(r"[\w.-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LIMIT_NAMES = ("max_sessions", "minutes_per_day", "requests_per_minute")
@@ -72,16 +74,15 @@ def new_key(name: str, limits: Limits | None = None) -> tuple[str, Key]:
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys of a file; none if there is no file. Raises ConfigError."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["keys"]
-        return tuple(_as_key(entry) for entry in entries)
-    except FileNotFoundError:
+    """The keys of a file; none if there is no file. Raises SettingsError."""
+    if not os.path.lexists(path):
         return ()
-    except OSError as error:
-        raise ConfigError(f"cannot read the keys in {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(
+    text = read_text(path, MAX_KEYS_BYTES, SettingsError)
+    try:
+        entries = json.loads(text)["keys"]
+        return tuple(_as_key(entry) for entry in entries)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise SettingsError(
             f"{path} is not a file of `antiphon keys`; move it away and make the keys anew"
         ) from None
 
@@ -110,7 +111,7 @@ def write_keys(path: Path, keys: Iterable[Key]) -> None:
     ]
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps({"keys": entries}, indent=2) + "\n")

@@ -24,6 +24,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from antiphon.config import Settings
+from antiphon.errors import ConfigError
 from antiphon.server import client_secrets
 from antiphon.server.client_secrets import ClientSecrets, Pinned
 from antiphon.server.keys import Key, KeyBook
@@ -34,6 +35,11 @@ SUBPROTOCOL = "antiphon"
 """What a page of ours offers beside its key: browsers want one of the offered subprotocols to be chosen."""
 _REALTIME = "realtime"
 _KEY_ITEM = "openai-insecure-api-key."
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LOOPBACK: tuple[Network, ...] = (
+    ipaddress.ip_network("127.0.0.0/8"),
+    ipaddress.ip_network("::1/128"),
+)
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _INVALID = "invalid_api_key"
 
@@ -49,12 +55,46 @@ class Principal:
     """Came with a client secret: the session that it was made for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """What stands between this server and its callers, as far as the settings say."""
+
+    networks: tuple[Network, ...] = ()
+    """Of proxies and tunnels. Who comes from there may be anybody."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Proxies:
+        """Raises ConfigError for an entry that is no address.
+
+        With a public address and no word of where the proxy is, it is taken to be on this machine: a proxy that
+        rewrites `Host` and sets no header cannot be told from a program here.
+        """
+        listed = settings.server.trusted_proxies
+        public = urlsplit(settings.phone.public_url).hostname
+        if not listed and public and not is_loopback(public):
+            return cls(_LOOPBACK)
+        return cls(tuple(network("server.trusted_proxies", entry) for entry in listed))
+
+    def has(self, host: str) -> bool:
+        """This peer is one of them."""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self.networks)
+
+
+_NO_PROXIES = Proxies()
+
+
 class Gate:
     """What the process knows of keys, secrets and their use. One per application."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ConfigError when the file of keys cannot be read."""
         self.settings = settings
+        self.proxies = Proxies.of(settings)
         chosen = settings.security
         self.keys = KeyBook(chosen)
         self.ledger = Ledger()
@@ -63,11 +103,15 @@ class Gate:
             chosen.max_sessions, chosen.minutes_per_day, chosen.requests_per_minute
         )
 
+    def is_local(self, connection: HTTPConnection) -> bool:
+        """See `is_local`."""
+        return is_local(connection, self.proxies)
+
     async def admit(self, connection: HTTPConnection, *, secrets_too: bool) -> Principal:
         """Raises Refused."""
         clear = presented_key(connection)
         await self.keys.refresh()
-        if not self.keys.required or (self.settings.security.local and is_local(connection)):
+        if not self.keys.required or (self.settings.security.local and self.is_local(connection)):
             principal = self._without_key(connection, clear)
         else:
             principal = await self._with_key(clear, secrets_too)
@@ -83,12 +127,12 @@ class Gate:
 
     def _without_key(self, connection: HTTPConnection, clear: str) -> Principal:
         """A key that is presented nevertheless is ignored: SDKs insist on sending one."""
-        local = is_local(connection)
+        local = self.is_local(connection)
         if not local and not self.settings.security.open:
             raise Refused(
                 403,
-                "this server has no keys and serves only its own machine; make a key with "
-                "`antiphon keys create`, or set security.open",
+                "this server has no keys and serves only its own machine"
+                f"{self._doubt(connection)}; make a key with `antiphon keys create`, or set security.open",
                 "access_denied",
                 retry=False,
             )
@@ -101,6 +145,17 @@ class Gate:
             )
         secret = self.secrets.find(clear) if clear.startswith(client_secrets.PREFIX) else None
         return Principal("local" if local else "anyone", pinned=secret.pinned if secret else None)
+
+    def _doubt(self, connection: HTTPConnection) -> str:
+        """Why somebody who looks local is not taken to be."""
+        if not is_local(connection):
+            return ""
+        if self.settings.server.trusted_proxies:
+            return ", and server.trusted_proxies says that a proxy is at this address"
+        return (
+            ", and as it has a public address (phone.public_url), who comes from loopback may be anybody behind a "
+            "proxy or tunnel, unless server.trusted_proxies says that it is elsewhere"
+        )
 
     async def _with_key(self, clear: str, secrets_too: bool) -> Principal:
         """The Origin says nothing here: no browser sends a key by itself."""
@@ -146,7 +201,7 @@ async def authorize_realtime(connection: HTTPConnection) -> Principal:
 
 async def authorize_or_local(connection: HTTPConnection) -> Principal:
     """For what an operator's tools read on this machine even where keys are needed (`/metrics`)."""
-    if is_local(connection):
+    if gate_of(connection).is_local(connection):
         return Principal("local")
     return await authorize(connection)
 
@@ -254,12 +309,25 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def is_local(connection: HTTPConnection) -> bool:
-    """The peer is this machine, no proxy speaks for it, and it asked for this machine by a name of loopback.
+def network(setting: str, entry: str) -> Network:
+    """An entry of a list of addresses and networks. Raises ConfigError."""
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        raise ConfigError(
+            f"{setting}: {entry!r} is no address and no network; write 10.0.0.1 or 10.0.0.0/24"
+        ) from None
+
+
+def is_local(connection: HTTPConnection, proxies: Proxies = _NO_PROXIES) -> bool:
+    """The peer is this machine and no proxy of ours, none speaks for it, and it asked for this machine by a name of
+    loopback.
 
     The last keeps out a page whose own name was made to point here (DNS rebinding), and tunnels.
     """
     if connection.client is None or not is_loopback(connection.client.host):
+        return False
+    if proxies.has(connection.client.host):
         return False
     if any(name in connection.headers for name in _FORWARDED):
         return False

@@ -34,9 +34,9 @@ def listen(host: str, port: int, stuck_peer_ms: int = _STUCK_PEER_MS) -> socket.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stuck_peer_ms)
         listener.bind((host, port))
         listener.listen(128)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that IDNA cannot write
         listener.close()
-        reason = error.strerror or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"cannot listen on {host} port {port}: {reason}; choose another with --host and --port"
         ) from None

@@ -22,6 +22,7 @@ from antiphon.audio.growing import EXTENSIONS, GrowingFile, GrowingFormat
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.errors import AntiphonError
+from antiphon.files import private_folder, write_private
 from antiphon.models.ports import Pcm16
 from antiphon.session.call_timeline import Timeline
 
@@ -174,7 +175,7 @@ class CallRecording(_Job):
     # -- on the worker's thread ---------------------------------------------------------------------
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         self._file = GrowingFile(self.path, self._fmt, RATE_HZ, 2)
 
     def _then(self, now_ms: int, step: Step) -> None:
@@ -228,7 +229,7 @@ class DebugAudio(_Job):
     def _write(self, pcm: Pcm16, rate_hz: int) -> None:
         if self._file is None or rate_hz != self._rate_hz:
             self._give_up()
-            self._folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self._folder)
             self._files += 1
             suffix = f"-{self._files}" if self._files > 1 else ""
             path = self._folder / f"{self._call_id}.caller{suffix}.wav"
@@ -237,9 +238,8 @@ class DebugAudio(_Job):
 
     def _finish(self, line: str) -> None:
         self._give_up()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / DIAGNOSTICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        private_folder(self._folder)
+        write_private(self._folder / DIAGNOSTICS_FILE, line + "\n", append=True)
 
     def _give_up(self) -> None:
         file, self._file = self._file, None

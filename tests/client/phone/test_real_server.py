@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.client.phone.test_call import quick
 from tests.server.support import serving
 from tests.support import run, say
@@ -45,10 +46,21 @@ def test_questions_and_an_interruption_over_a_signed_stream(tmp_path: Path) -> N
     run(scenario())
 
 
-def test_the_recording_flow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", ["", "s3cret"])
+@pytest.mark.parametrize("public_url", ["", "https://voice.example.org"])
+def test_the_recording_flow(token: str, public_url: str, tmp_path: Path) -> None:
+    """With and without signatures. The server is told that recordings are on this machine."""
+    options = {
+        "phone__record_silence_s": 1,
+        "phone__media_hosts": "127.0.0.1",
+        "phone__auth_token": token,
+        "phone__public_url": public_url if token else "",
+    }
+
     async def scenario() -> None:
-        async with serving(tmp_path, phone__record_silence_s=1) as served:
-            number = number_for([f"http://{served.address}"], "record")
+        async with serving(tmp_path, **options) as served:
+            line = Line(auth_token=token, public_url=public_url if token else "")
+            number = number_for([f"http://{served.address}"], "record", line=line)
             async with RecordingHost(number.line.account_sid, not_yet=1) as host:
                 result = await call_recorded(number, quick(asks(440), digits="#"), host)
             assert (result.trouble, result.ended) == ("", "the caller hung up")

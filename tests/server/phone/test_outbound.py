@@ -63,6 +63,7 @@ async def office(folder: Path, **overrides: Any) -> AsyncIterator[Office]:
             "phone__from_number": "+15550199",
             "phone__public_url": PUBLIC,
             "phone__rest_base_url": company.url,
+            "server__trusted_proxies": "192.0.2.1",  # the tests themselves come from this machine
         }
         async with serving(folder, **{**phone, **overrides}) as served:
             yield Office(served, company)

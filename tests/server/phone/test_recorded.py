@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 import httpx
 import numpy as np
 import pytest
+from pydantic import SecretStr
 from tests.server.phone.carrier import SID, TOKEN, Answer, Carrier, carrier
 from tests.server.support import Served, serving
 from tests.support import nothing_left, run, say
@@ -24,7 +26,7 @@ from antiphon.audio.encoding import encode_file
 from antiphon.errors import ProtocolError
 from antiphon.server.phone import recorded
 from antiphon.server.phone.desk import Desk
-from antiphon.server.phone.fetching import FetchError, RecordingFetcher
+from antiphon.server.phone.fetching import FetchError, RecordingFetcher, is_public
 from antiphon.server.phone.memory import CallMemory
 from antiphon.server.phone.shelf import Shelf
 
@@ -79,8 +81,10 @@ class Line:
 
 @contextlib.asynccontextmanager
 async def line(folder: Path, **overrides: Any) -> AsyncIterator[Line]:
-    async with carrier() as company, serving(folder, **overrides) as served:
-        yield Line(served, company)
+    async with carrier() as company:
+        options = {"phone__media_hosts": company.url, **overrides}
+        async with serving(folder, **options) as served:
+            yield Line(served, company)
 
 
 def history(found: Line) -> list[tuple[str, str]]:
@@ -307,18 +311,116 @@ def test_signed_and_not(tmp_path: Path) -> None:
         "https://api.twilio.com:8443/x",
         "file:///etc/passwd",
         "gopher://api.twilio.com/",
+        "http://127.0.0.1:8000/x",
+        "http://[::1]/x",
+        "http://[::ffff:127.0.0.1]/x",
+        "http://2130706433/x",
+        "http://0x7f000001/x",
+        "http://0177.0.0.1/x",
+        "http://127.1/x",
+        "http://0/x",
+        "http://10.0.0.1/x",
+        "http://[fe80::1]/x",
         "not a url",
         "",
     ],
 )
-def test_recordings_are_fetched_from_known_hosts_only(address: str) -> None:
+@pytest.mark.parametrize("token", ["", TOKEN])
+def test_recordings_are_fetched_from_known_hosts_only(address: str, token: str) -> None:
     async def main() -> None:
-        fetcher = RecordingFetcher(Carrier().settings(rest_base_url="https://api.twilio.com"))
+        chosen = Carrier().settings(
+            rest_base_url="https://api.twilio.com", auth_token=SecretStr(token)
+        )
+        fetcher = RecordingFetcher(chosen)
         try:
             with pytest.raises(ProtocolError):
                 await fetcher.fetch(address)
         finally:
             await fetcher.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.215.14", True),
+        ("2606:2800:21f:cb07::1", True),
+        ("64:ff9b::5db8:d70e", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.0.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("2002:7f00:1::", False),  # 6to4 of 127.0.0.1
+        ("64:ff9b::a00:1", False),  # NAT64 of 10.0.0.1
+        ("2130706433", False),
+        ("0x7f.1", False),
+        ("", False),
+    ],
+)
+def test_addresses_that_are_public(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize("inner", ["127.0.0.1", "10.0.0.1", "::1", "::ffff:169.254.169.254"])
+@pytest.mark.parametrize("others", [[], ["93.184.215.14"]])
+def test_a_name_of_the_phone_company_that_leads_inside(
+    inner: str, others: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server that lies, or a name taken over."""
+
+    async def main() -> None:
+        asked: list[str] = []
+
+        async def resolve(host: str, port: int, **options: Any) -> list[Any]:
+            asked.append(host)
+            return [(0, 0, 0, "", (address, port)) for address in [*others, inner]]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+        fetcher = RecordingFetcher(Carrier().settings(rest_base_url="https://api.twilio.com"))
+        try:
+            with pytest.raises(ProtocolError, match="inside of a network"):
+                await fetcher.fetch("https://media.us1.twilio.com/x")
+            assert asked == ["media.us1.twilio.com"]
+        finally:
+            await fetcher.close()
+
+    run(main())
+
+
+def test_the_address_that_was_looked_at_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async def resolve(host: str, port: int, **options: Any) -> list[Any]:
+            return [(0, 0, 0, "", ("93.184.215.14", port))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+        sent: list[httpx.Request] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            sent.append(request)
+            return httpx.Response(200, stream=httpx.ByteStream(b"sound"))
+
+        fetcher = RecordingFetcher(Carrier().settings(rest_base_url="https://api.twilio.com"))
+        fetcher._http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        try:
+            assert await fetcher.fetch("https://api.twilio.com/rec/1?a=b") == b"sound"
+        finally:
+            await fetcher.close()
+        (request,) = sent
+        assert str(request.url) == "https://93.184.215.14/rec/1?a=b"
+        assert request.headers["host"] == "api.twilio.com"
+        assert request.extensions["sni_hostname"] == "api.twilio.com"
+        assert request.headers["authorization"].startswith("Basic ")
 
     run(main())
 

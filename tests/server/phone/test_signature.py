@@ -133,7 +133,8 @@ def test_without_a_token_only_this_machine_is_served(
     headers: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        async with serving(tmp_path, phone__public_url="voice.example.org") as served:
+        elsewhere = {"server__trusted_proxies": "192.0.2.1"}
+        async with serving(tmp_path, phone__public_url="voice.example.org", **elsewhere) as served:
             answer = await served.http.post("/voice-stream", data=CALL, headers=headers)
             assert answer.status_code == 403
             with pytest.raises(InvalidStatus):
@@ -216,3 +217,65 @@ def test_keys_in_paths_are_not_written_down(
     assert '"WebSocket /media-stream/..." [accepted]' in caplog.text
     assert "a-stream-key" not in caplog.text
     assert "another-key" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:3000"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Mode": "navigate"},
+        {"Sec-CH-UA": '"Chromium"'},
+        {"Referer": "https://evil.example/form.html"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/voice-stream", "/voice", "/voice/recorded", "/calls/answered"])
+def test_without_a_token_no_page_is_served(
+    headers: dict[str, str], path: str, tmp_path: Path
+) -> None:
+    """A form that another site has the owner's browser send arrives from this machine, with a right `Host`."""
+
+    async def main() -> None:
+        async with serving(tmp_path, server__cors_origins="http://localhost:3000") as served:
+            assert await post(served, CALL, headers, path) == 403
+            assert await post(served, CALL, {}, path) == 200
+            with pytest.raises(InvalidStatus) as error:
+                async with open_stream(served, additional_headers=headers):
+                    pass
+            assert error.value.response.status_code == 403
+
+    run(main())
+
+
+def test_without_a_token_keys_are_needed_where_there_are_some(tmp_path: Path) -> None:
+    paths = ("/voice-stream", "/voice", "/voice/recorded", "/voice/wait", "/voice/silent")
+    paths = (*paths, "/stream-status", "/calls/status", "/calls/answered", "/")
+    right = {"Authorization": "Bearer sk-antiphon-owner"}
+
+    async def main() -> None:
+        async with serving(tmp_path, security__api_key="sk-antiphon-owner") as served:
+            for headers in ({}, {"Authorization": "Bearer wrong"}):
+                for path in paths:
+                    assert await post(served, CALL, headers, path) == 401, path
+                with pytest.raises(InvalidStatus) as error:
+                    async with open_stream(served, additional_headers=headers):
+                        pass
+                assert error.value.response.status_code == 401
+                async with open_stream(served, "/ws", additional_headers=headers) as line:
+                    await line.send(CONNECTED)
+                    assert (await line.wait_closed())[0] == 1008
+            for path in paths:
+                assert await post(served, CALL, right, path) in (200, 204), path
+            async with open_stream(served, additional_headers=right) as line:
+                await line.send(CONNECTED)
+                await line.send(start_frame())
+                await until(lambda: len(served.calls) == 1)
+            await until(lambda: len(served.calls) == 0)
+        keyed = {"security__api_key": "sk-antiphon-owner", "security__local": True}
+        async with serving(tmp_path, **keyed) as served:
+            assert await post(served, CALL, {}, "/voice-stream") == 200
+
+    run(main())

@@ -152,3 +152,16 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
         create_service(settings(tmp_path), Kind.VAD, NoWeights())
     with pytest.raises(ConfigError, match="unknown tts"):
         create_service(settings(tmp_path, models__tts="nothing"), Kind.TTS, NoWeights())
+
+
+@pytest.mark.parametrize("kind", [Kind.STT, Kind.TTS, Kind.LLM])
+def test_lists_of_what_a_service_has_and_has_not(kind: Kind, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with service(tmp_path, kind) as served:
+            for path in ("/v1/models", "/v1/audio/voices"):
+                answer = await served.http.get(path)
+                assert answer.status_code == 200
+                assert answer.json()["object"] == "list"
+            assert (await served.http.get(f"/v1/models/{'x' * 300}")).status_code == 404
+
+    run(main())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from antiphon.config import CONFIG_FILE
 from antiphon.errors import ConfigError
+from antiphon.files import MAX_SETTINGS_BYTES, read_text
 
 SHARE = 0.8
 _TABLE = re.compile(r"^\s*\[")
@@ -31,12 +32,13 @@ def settings_file() -> Path:
 def write_limit(path: Path, calls: int) -> None:
     """`server.max_calls` in this file, which is made if it is not there. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        there = os.path.lexists(path)
+        text = read_text(path, MAX_SETTINGS_BYTES, ConfigError) if there else ""
         changed = with_limit(text, calls)
         partial = path.with_name(f".{path.name}.part")
         partial.write_text(changed, encoding="utf-8")
         os.replace(partial, path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"cannot write {path}: {error}") from None
 
 
@@ -76,5 +78,5 @@ def _is_server(line: str) -> bool:
 def _limit_in(text: str) -> object:
     try:
         return tomllib.loads(text).get("server", {}).get("max_calls")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from antiphon.files import MAX_TRACE_BYTES, read_text
+
 _WAIT_S = 5.0
 _POLL_S = 0.05
 
@@ -43,7 +45,7 @@ class Traces:
             fresh = set(self._folder.glob("*.jsonl")) - self._seen
             for path in fresh:
                 self._seen.add(path)
-                return records(path.read_text(encoding="utf-8"))
+                return records(read_text(path, MAX_TRACE_BYTES))
             await asyncio.sleep(_POLL_S)
         return []
 
@@ -56,7 +58,7 @@ def records(trace: str) -> list[dict[str, Any]]:
             continue
         try:
             actions = json.loads(line).get("actions", [])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         found += [one["record"] for one in actions if one.get("type") == "TurnRecorded"]
     return found

@@ -37,6 +37,8 @@ class Line:
     """Empty: nothing is signed."""
     public_url: str = ""
     """What the server believes its address to be, e.g. `https://voice.example.org`: signatures are made over it."""
+    api_key: str = field(default="", repr=False)
+    """Sent instead of a signature to a server that has keys and no auth token."""
     account_sid: str = "AC" + "0" * 32
     call_sid: str = field(default_factory=lambda: _sid("CA"))
     stream_sid: str = field(default_factory=lambda: _sid("MZ"))
@@ -61,9 +63,11 @@ class Line:
         }
 
     def signature(self, url: str, form: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The header to send with a request to `url`; none without a token. Raises ConfigError without `twilio`."""
+        """The header to send with a request to `url`: without a token the key, or none. Raises ConfigError without
+        `twilio`.
+        """
         if not self.auth_token:
-            return {}
+            return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         try:
             from twilio.request_validator import RequestValidator
         except ImportError:

@@ -23,7 +23,7 @@ class Phone:
     def __init__(self, settings: Settings) -> None:
         """Raises ConfigError for settings that cannot work."""
         self.settings = settings.phone
-        self.guard = Guard(settings.phone, settings.server.cors_origins)
+        self.guard = Guard(settings.phone, settings.server)
         self.tokens = StreamTokens()
         self.lines: Lines | None = None
         """None: calls cannot be transferred."""

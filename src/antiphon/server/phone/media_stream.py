@@ -57,7 +57,7 @@ _TAKEN_BACK = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
 @router.websocket("/media-stream/{key}")
 async def media_stream(socket: WebSocket, key: str = "") -> None:
     """Twilio Media Streams, Telnyx, Plivo; see docs/protocols/twilio.md."""
-    phone_of(socket).guard.upgrade(socket, key)
+    await phone_of(socket).guard.upgrade(socket, key)
     await socket.accept()
     await Stream(socket, key).serve()
 
@@ -65,11 +65,6 @@ async def media_stream(socket: WebSocket, key: str = "") -> None:
 @router.websocket("/ws")
 async def any_stream(socket: WebSocket) -> None:
     """A path that several families of clients use: the first frame tells telephone streams from Realtime events."""
-    refused: Refused | None = None
-    try:
-        phone_of(socket).guard.upgrade(socket)
-    except Refused as error:
-        refused = error
     await socket.accept(subprotocol=chosen_subprotocol(socket))
     try:
         async with asyncio.timeout(_OPENING_S):
@@ -79,10 +74,11 @@ async def any_stream(socket: WebSocket) -> None:
         elif first is None or not wire.is_telephony(first):
             reason = "this path takes telephone streams; use /v1/realtime or /ws/conversation"
             await socket.close(_CLOSE_UNSUPPORTED, reason)
-        elif refused is not None:
-            await socket.close(_CLOSE_POLICY, str(refused)[:_MAX_REASON_BYTES])
         else:
+            await phone_of(socket).guard.upgrade(socket)
             await Stream(socket, "", first).serve()
+    except Refused as error:
+        await socket.close(_CLOSE_POLICY, str(error)[:_MAX_REASON_BYTES])
     except _GONE:
         return  # left before it said anything
     if first is not None and is_typed(first):

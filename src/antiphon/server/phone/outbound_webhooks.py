@@ -20,7 +20,7 @@ from antiphon.server.phone.rest import TwilioError
 from antiphon.server.phone.signature import Form
 from antiphon.server.phone.tokens import Ticket
 from antiphon.server.phone.webhooks import stream_verb
-from antiphon.server.security import authorize, before_the_body, is_local
+from antiphon.server.security import authorize, before_the_body, gate_of
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["phone"])
@@ -28,7 +28,7 @@ router = APIRouter(tags=["phone"])
 
 async def _may_dial(request: Request) -> None:
     principal = await authorize(request)
-    if principal.key is None and not is_local(request):
+    if principal.key is None and not gate_of(request).is_local(request):
         raise HTTPException(403, "calls are made with a key; make one with `antiphon keys create`")
 
 

@@ -1,7 +1,8 @@
 """Is it the phone company that calls? Twilio's signature on webhooks and on a stream's upgrade.
 
 Computed by the `twilio` package over the public URL: the configured one, or, without it, what a trusted proxy says.
-With no auth token nothing can be checked, and only this machine is served. Knows no TwiML and no call.
+With no auth token nothing can be checked: only programs on this machine, the simulator, are served, and never browsers;
+where the server has keys, they need one. Knows no TwiML and no call.
 Source: https://www.twilio.com/docs/usage/security
 """
 
@@ -16,10 +17,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
-from antiphon.config.sections import PhoneSettings
+from antiphon.config.sections import PhoneSettings, ServerSettings
 from antiphon.errors import ConfigError
 from antiphon.server.refusal import Refused
-from antiphon.server.security import is_local, origin_allowed
+from antiphon.server.security import Network, gate_of, network, origin_allowed
 
 if TYPE_CHECKING:
     from twilio.request_validator import RequestValidator
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SIGNATURE = "x-twilio-signature"
 _SETTINGS = "x-twilio-webhooks-signature-settings"
+_BROWSER = ("origin", "referer", "sec-fetch-", "sec-ch-")
+"""How the headers begin that browsers send with a form or a socket of any page. No telephone company sends them."""
 _MAX_FORM_BYTES = 64 << 10
 _FORM_S = 10.0
 """A form comes in one piece; who takes longer holds a connection, and nothing else."""
@@ -60,16 +63,20 @@ class Form(dict[str, list[str]]):
 
 
 class Guard:
-    def __init__(self, settings: PhoneSettings, origins: tuple[str, ...] = ()) -> None:
+    def __init__(self, settings: PhoneSettings, server: ServerSettings | None = None) -> None:
         """Raises ConfigError for a proxy that is no address, and when the `twilio` package is missing."""
         self._settings = settings
-        self._origins = origins
-        self._proxies = tuple(_network(proxy) for proxy in settings.trusted_proxies)
+        server = server or ServerSettings()
+        self._origins = server.cors_origins
+        self._proxies: tuple[Network, ...] = (
+            *(network("phone.trusted_proxies", proxy) for proxy in settings.trusted_proxies),
+            *(network("server.trusted_proxies", proxy) for proxy in server.trusted_proxies),
+        )
         self._validator = _validator(settings.auth_token.get_secret_value())
         if self._validator is None and (settings.public_url or settings.account_sid):
             log.warning(
                 "THE TELEPHONE IS NOT PROTECTED: phone.auth_token (TWILIO_AUTH_TOKEN) is not set, so signatures cannot "
-                "be checked and only calls from this machine are served"
+                "be checked and only the simulator on this machine is served"
             )
 
     @property
@@ -126,25 +133,20 @@ class Guard:
     async def webhook(self, request: Request) -> Form:
         """The parameters of a webhook that is genuine. Raises Refused."""
         form = await _read_form(request)
-        self._check(request, form)
+        await self._check(request, form)
         return form
 
-    def upgrade(self, connection: HTTPConnection, key: str = "") -> None:
+    async def upgrade(self, connection: HTTPConnection, key: str = "") -> None:
         """A stream that may be opened. `key`: from the end of its path. Raises Refused."""
         if not origin_allowed(connection.headers, self._origins):
             raise Refused(403, "this origin is not allowed; add it to server.cors_origins")
         if not self.has_key(key):
-            self._check(connection, Form())
+            await self._check(connection, Form())
 
-    def _check(self, connection: HTTPConnection, form: Form) -> None:
+    async def _check(self, connection: HTTPConnection, form: Form) -> None:
         if self._validator is None:
-            if is_local(connection):
-                return
-            log.warning(
-                "phone: refused %s from another machine: no phone.auth_token is set",
-                connection.url.path,
-            )
-            raise Refused(403, "without an auth token only this machine is served", retry=False)
+            await _check_unsigned(connection)
+            return
         signature = connection.headers.get(SIGNATURE, "")
         algorithm = _algorithm(connection.headers.get(_SETTINGS, ""))
         urls = self._urls(connection)
@@ -165,6 +167,23 @@ class Guard:
             raise Refused(
                 403, "the signature does not match; the server's log says more", retry=False
             )
+
+
+async def _check_unsigned(connection: HTTPConnection) -> None:
+    """Without a token: a program on this machine, or, where there are keys, one that has a key. Raises Refused."""
+    gate = gate_of(connection)
+    if any(name.startswith(_BROWSER) for name in connection.headers):
+        log.warning("phone: refused %s from a browser", connection.scope["path"])
+        raise Refused(403, "this is for the phone company, not for browsers", retry=False)
+    await gate.keys.refresh()
+    if gate.keys.required:
+        await gate.admit(connection, secrets_too=False)
+    elif not gate.is_local(connection):
+        log.warning(
+            "phone: refused %s from another machine: no phone.auth_token is set",
+            connection.scope["path"],
+        )
+        raise Refused(403, "without an auth token only this machine is served", retry=False)
 
 
 async def _read_form(request: Request) -> Form:
@@ -201,15 +220,6 @@ def _algorithm(settings: str) -> str | None:
 def _last(header: str) -> str:
     """A list grows at its end: that entry is our own proxy's."""
     return header.rsplit(",", 1)[-1].strip()
-
-
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ConfigError(
-            f"phone.trusted_proxies: {text!r} is no address and no network; write 10.0.0.1 or 10.0.0.0/24"
-        ) from None
 
 
 def _validator(auth_token: str) -> RequestValidator | None:

@@ -11,6 +11,8 @@ import msgspec
 from antiphon.wire.openai_http.parsing import BadRequest, parse
 
 MAX_SESSION_BYTES = 256 << 10
+MAX_SESSION_DEPTH = 64
+"""A tool's parameters are the deepest part: a schema of twenty levels is a large one."""
 _TYPES = ("realtime", "transcription")
 
 
@@ -31,6 +33,7 @@ def read(body: bytes) -> SecretAsk:
     kind = ask.session.setdefault("type", "realtime")
     if kind not in _TYPES:
         raise BadRequest("session.type must be realtime or transcription", "session.type")
+    _check_depth(ask.session)
     return ask
 
 
@@ -38,6 +41,7 @@ def read_beta(body: bytes) -> tuple[dict[str, Any], int]:
     """The older forms, with the session's fields at the top -> session, seconds to live. Raises BadRequest."""
     _check_size(body)
     session = parse(dict[str, Any], body or b"{}")
+    _check_depth(session)
     given = session.pop("client_secret", None)
     expires = given.get("expires_after") if isinstance(given, dict) else None
     if expires is None:
@@ -48,6 +52,21 @@ def read_beta(body: bytes) -> tuple[dict[str, Any], int]:
 def _check_size(body: bytes) -> None:
     if len(body) > MAX_SESSION_BYTES:
         raise BadRequest(f"the session is larger than {MAX_SESSION_BYTES >> 10} KiB; shorten it")
+
+
+def _check_depth(session: dict[str, Any]) -> None:
+    """The session is answered as it was given, and writing it goes level by level on the stack."""
+    level: list[Any] = [session]
+    for _ in range(MAX_SESSION_DEPTH):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise BadRequest(f"the session is nested deeper than {MAX_SESSION_DEPTH} levels; flatten it")
 
 
 def answer(value: str, expires_at: int, session: Mapping[str, Any]) -> dict[str, Any]:
