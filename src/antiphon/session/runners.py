@@ -16,7 +16,7 @@ from typing import Any
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, RequestError, told
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import STT_RATE_HZ, LlmRequest, Message, Pcm16, SpeechRequest, Usage
 from antiphon.session.coaching import coached, paced
@@ -60,7 +60,8 @@ class Agent:
 Post = Callable[[ev.Event], None]
 Begin = Callable[[], Coroutine[Any, Any, None]]
 """Begun by its task: a coroutine whose task is cancelled before its first step would never be awaited."""
-Failed = Callable[[str], ev.Event | None]
+Failed = Callable[[str, str], ev.Event | None]
+"""Told why, and how the protocols call it: `invalid_request` where no model is to blame, else empty."""
 
 
 class Runners:
@@ -96,7 +97,7 @@ class Runners:
     # -- tasks ----------------------------------------------------------------------------------
 
     def _start(self, owner: str, begin: Begin, failed: Failed) -> None:
-        """`failed(reason)`: what to tell the conversation when the work does not come to its end."""
+        """`failed(reason, code)`: what to tell the conversation when the work does not come to its end."""
         if self._closed:
             return
         task = self._loop.create_task(self._watched(begin, failed))
@@ -108,10 +109,13 @@ class Runners:
         try:
             await begin()
         except AntiphonError as error:
-            self._fail(failed(str(error)))
+            code = "invalid_request" if isinstance(error, RequestError) else ""
+            if code:
+                log.info("call %s: a request was refused: %s", self._call_id, error)
+            self._fail(failed(told(error, self._call_id), code))
         except Exception:  # a bug of ours must not leave the caller waiting
             log.exception("call %s: a model task failed", self._call_id)
-            self._fail(failed("internal error; the log says more"))
+            self._fail(failed("internal error; the log says more", ""))
 
     def _fail(self, event: ev.Event | None) -> None:
         if event is not None:
@@ -147,7 +151,7 @@ class Runners:
         self._start(
             f"turn {turn}",
             lambda: self._transcribe(action),
-            lambda reason: ev.TranscriptFailed(turn, attempt, reason, partial),
+            lambda reason, code: ev.TranscriptFailed(turn, attempt, reason, partial),
         )
 
     async def _transcribe(self, action: act.Transcribe) -> None:
@@ -169,7 +173,7 @@ class Runners:
 
     def score_turn(self, action: act.ScoreTurn) -> None:
         # Without a score the silence limits decide.
-        self._start(f"turn {action.turn}", lambda: self._score_turn(action), lambda reason: None)
+        self._start(f"turn {action.turn}", lambda: self._score_turn(action), lambda *why: None)
 
     async def _score_turn(self, action: act.ScoreTurn) -> None:
         pcm = self._audio.slice(action.start_ms, action.end_ms)
@@ -183,7 +187,7 @@ class Runners:
         if owner not in self._tasks:  # never a queue of them: the next one covers this one
             request = self._request((*action.history, Item("", "user", action.text)), {})
             work = self._work(_PARTIAL_SLACK_MS)
-            self._start(owner, lambda: self._models.warm(request, work=work), lambda reason: None)
+            self._start(owner, lambda: self._models.warm(request, work=work), lambda *why: None)
 
     def generate(self, action: act.Generate) -> None:
         reply = action.reply
@@ -194,7 +198,7 @@ class Runners:
         self._start(
             f"reply {reply}",
             lambda: self._generate(action),
-            lambda reason: ev.ReplyFailed(reply, reason),
+            lambda reason, code: ev.ReplyFailed(reply, reason, code),
         )
 
     async def _generate(self, action: act.Generate) -> None:
@@ -269,7 +273,7 @@ class Runners:
         self._start(
             f"reply {reply}",
             lambda: self._speak(action),
-            lambda reason: ev.ClauseFailed(reply, clause, reason),
+            lambda reason, code: ev.ClauseFailed(reply, clause, reason),
         )
 
     async def _speak(self, action: act.Speak) -> None:

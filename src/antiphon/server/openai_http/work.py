@@ -17,7 +17,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from antiphon.config import Settings
-from antiphon.errors import AntiphonError, AudioError, BusyError, ModelError
+from antiphon.errors import (
+    AntiphonError,
+    AudioError,
+    BusyError,
+    ModelError,
+    RequestError,
+    told,
+)
 from antiphon.models.pool import ModelSet, Work
 from antiphon.server.calls import Calls, failed_kinds
 from antiphon.server.refusal import Refused
@@ -114,20 +121,26 @@ def _not_now(message: str) -> Refused:
 
 
 @contextmanager
-def openai_errors() -> Iterator[None]:
-    """Errors of ours, as refusals with the status that OpenAI's clients expect."""
+def openai_errors(reference: str = "") -> Iterator[None]:
+    """Errors of ours, as refusals with the status that OpenAI's clients expect.
+
+    `reference`: the id under which the log has more.
+    """
     try:
         yield
     except Refused:
         raise
     except BadRequest as error:
         raise Refused(400, str(error), error.code, param=error.param) from None
+    except RequestError as error:
+        raise Refused(400, str(error), error.code, param=error.param) from None
     except AudioError as error:
         raise Refused(400, str(error), "invalid_audio", param="file") from None
     except BusyError as error:
         raise Refused(429, str(error), "rate_limit_exceeded", retry_after_s=_RETRY_S) from None
     except AntiphonError as error:
-        raise Refused(503, str(error), "model_error", retry_after_s=_RETRY_S) from None
+        log.warning("%s: answered with 503: %s", reference or "a request", error)
+        raise Refused(503, told(error, reference), "model_error", retry_after_s=_RETRY_S) from None
     except TimeoutError:
         raise Refused(
             504, "it took too long; send less at a time", "timeout", retry=False

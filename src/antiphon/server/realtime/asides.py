@@ -13,7 +13,7 @@ from contextlib import aclosing
 from antiphon.audio.resample import Resampler
 from antiphon.core.clauses import ClauseCutter
 from antiphon.core.history import ToolRequest
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, RequestError, told
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
 from antiphon.session.runners import Agent
@@ -85,7 +85,9 @@ class Asides:
             async with asyncio.timeout(_LIMIT_S):
                 await self._generate(response, request, agent)
         except AntiphonError as error:
-            response.close("failed", responses.failed("reply_failed", str(error)), Tokens())
+            code = "invalid_request" if isinstance(error, RequestError) else "reply_failed"
+            details = responses.failed(code, told(error, self._call_id))
+            response.close("failed", details, Tokens())
         except TimeoutError:
             reason = f"no answer within {_LIMIT_S:g} s"
             response.close("failed", responses.failed("reply_timeout", reason), Tokens())
