@@ -214,8 +214,8 @@ def _phonemiser(name: str, kind: str, espeak_voice: str) -> Callable[[str], str]
         try:
             with _LEXICON_LOCK:
                 return str(piper_g2p.phonemize_to_espeak_ipa(text))
-        except piper_g2p.PiperG2PError:
-            return ""  # its way of saying that there is nothing to say
+        except Exception:  # noqa: BLE001 - raised for what it cannot say, by several names
+            return ""
 
     return phonemes
 
