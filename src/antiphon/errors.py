@@ -71,8 +71,13 @@ def told(error: Exception, reference: str = "") -> str:
     """
     if not isinstance(error, ModelError) or isinstance(error, NotReadyError):
         return str(error)
+    return f"a model failed; {see_log(reference)}"
+
+
+def see_log(reference: str) -> str:
+    """Where the operator finds more. `reference` may be empty."""
     look = f" (look for {reference})" if reference else ""
-    return f"a model failed; the server's log says why{look}"
+    return f"the server's log says why{look}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -168,7 +168,7 @@ def test_a_call_outlives_its_models(kind: Kind) -> None:
             await until(lambda: line.door.all(act.Fault), f"{line.door.actions}")
             await until(lambda: line.floor is Floor.OPEN)
             assert not line.session.ended
-            assert "told to fail" in line.door.all(act.Fault)[0].message
+            assert "the server's log says why" in line.door.all(act.Fault)[0].message
             if kind is not Kind.TTS:
                 apology = await line.ended(1 if kind is Kind.STT else 2)
                 assert apology.heard.startswith("Sorry")

@@ -59,6 +59,8 @@ class Reply:
     waiting: deque[str] = field(default_factory=deque)
     """Clauses that have not been given to text to speech."""
     synthesising: int | None = None
+    cut: bool = False
+    """It has become too long: what waits is not said."""
     audible: bool = False
     announced: bool = False
     """`ReplyGenerated` has been sent."""
@@ -71,7 +73,9 @@ class Reply:
     def generated(self) -> bool:
         """Nothing more will come: neither text nor audio."""
         return (
-            self.text_done and self.synthesising is None and (bool(self.failed) or not self.waiting)
+            self.text_done
+            and self.synthesising is None
+            and (bool(self.failed) or self.cut or not self.waiting)
         )
 
     def unsaid(self) -> str:
@@ -187,7 +191,11 @@ class Speaker:
         """Give the next clause to text to speech when it is wanted: one at a time, not too far ahead of the ear."""
         reply = self.reply
         assert reply is not None
-        if not reply.waiting or reply.synthesising is not None or reply.failed:
+        if not reply.waiting or reply.synthesising is not None or reply.failed or reply.cut:
+            return
+        if 0 < policy.max_reply_ms <= reply.ledger.total_ms:
+            reply.cut = reply.text_done = True
+            reply.finish = "length"
             return
         if not reply.committed and reply.ledger.spans:
             return  # one clause is all that a guess is worth

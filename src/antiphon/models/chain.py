@@ -67,8 +67,8 @@ class Chain:
         self._in_a_row: dict[Link, int] = {}
         self._resting: dict[Link, float] = {}
         """Until when. A model stays here after that time, on trial, until it has answered."""
-        self._on_trial: set[Link] = set()
-        """Models of `_resting` that a request is trying right now."""
+        self._on_trial: dict[Link, object] = {}
+        """Models of `_resting` that a request is trying right now, and which."""
         self._in_call: dict[str, dict[Link, int]] = {}
 
     @property
@@ -182,6 +182,7 @@ class Chain:
 
     def _answers(self, link: Link) -> None:
         """Its trial is over, if it was on one; a failure before the end makes it rest at once."""
+        self._on_trial.pop(link, None)
         if self._resting.pop(link, None) is not None:
             log.warning("%s works again", link.title)
             link.show("ready", error="")
@@ -242,11 +243,12 @@ class Chain:
         if link not in self._resting:
             yield
             return
-        self._on_trial.add(link)
+        mine = self._on_trial[link] = object()
         try:
             yield
         finally:
-            self._on_trial.discard(link)
+            if self._on_trial.get(link) is mine:
+                del self._on_trial[link]
 
     def _rests(self, link: Link) -> bool:
         return self._resting.get(link, 0.0) > self._now_s()

@@ -16,13 +16,15 @@ from typing import Any
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
-from antiphon.errors import AntiphonError, RequestError, told
+from antiphon.core.policy import Policy
+from antiphon.errors import AntiphonError, ModelError, RequestError, see_log
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import STT_RATE_HZ, LlmRequest, Message, Pcm16, SpeechRequest, Usage
 from antiphon.session.coaching import coached, paced
 from antiphon.session.echo import LOOK_BACK_MS, is_echo
 from antiphon.session.outlet import Outlet
 from antiphon.session.prompting import messages, plain_messages
+from antiphon.session.reply_limit import ReplyLimit
 from antiphon.session.spoken import spoken
 from antiphon.session.tools import Toolbox, error_text, goes_in_circles, known_result
 from antiphon.session.utterance import UtteranceBuffer
@@ -86,6 +88,7 @@ class Runners:
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
         self._closed = False
         self._tool_calls = 0
+        self._max_reply_chars = self._max_reply_ms = 0
         self._voices: dict[str, str] = {}
         """Of the latest reply that asked for a voice of its own."""
         self.toolbox = Toolbox(call_id, post)
@@ -93,6 +96,10 @@ class Runners:
         """Functions of the client that the latest reply may call: the client runs them."""
         self._told: tuple[Item, ...] = ()
         """The history of the latest reply."""
+
+    def limit_replies(self, policy: Policy) -> None:
+        """How long one may become."""
+        self._max_reply_chars, self._max_reply_ms = policy.max_reply_chars, policy.max_reply_ms
 
     # -- tasks ----------------------------------------------------------------------------------
 
@@ -112,7 +119,8 @@ class Runners:
             code = "invalid_request" if isinstance(error, RequestError) else ""
             if code:
                 log.info("call %s: a request was refused: %s", self._call_id, error)
-            self._fail(failed(told(error, self._call_id), code))
+            failure = isinstance(error, ModelError)
+            self._fail(failed(see_log(self._call_id) if failure else str(error), code))
         except Exception:  # a bug of ours must not leave the caller waiting
             log.exception("call %s: a model task failed", self._call_id)
             self._fail(failed("internal error; the log says more", ""))
@@ -207,12 +215,16 @@ class Runners:
         told = action.options.get("input", action.history)
         request = self._request(told, dict(action.options))
         request = replace(request, judge_words=action.judge_words)
+        limit = ReplyLimit(self._max_reply_chars)
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
                 if delta.ends_here is not None:
                     self._post(ev.WordsJudged(reply, delta.ends_here))
-                if delta.text:
-                    self._post(ev.ReplyText(reply, delta.text))
+                if text := limit.take(delta.text):
+                    self._post(ev.ReplyText(reply, text))
+                if limit.reached:
+                    finish = "length"
+                    break
                 part, call = delta.tool_part, delta.tool_call
                 if part is not None and part.name in self._declared:
                     if part.call_id not in own_ids:
@@ -280,12 +292,15 @@ class Runners:
         reply, clause, agent = action.reply, action.clause, self.agent
         voice = self._voices.get(reply, agent.voice)
         request = SpeechRequest(action.text, voice, agent.language, paced(agent.speed, agent.level))
-        work = self._work(_AHEAD_SLACK_MS if clause else 0)
+        work, clause_ms = self._work(_AHEAD_SLACK_MS if clause else 0), 0
         async with aclosing(self._models.synthesize(request, work=work)) as chunks:
             async for chunk in chunks:
                 made_ms = self._outlet.add(reply, chunk.pcm, chunk.rate_hz)
                 self._post(ev.ClauseAudio(reply, clause, made_ms))
                 self._outlet.pump()
+                clause_ms += made_ms
+                if 0 < self._max_reply_ms <= clause_ms:  # a voice that does not stop
+                    break
         self._post(ev.ClauseAudio(reply, clause, self._outlet.end_clause(reply)))
         self._outlet.pump()  # before the end is told: a door that does not pace has sent all by then
         self._post(ev.ClauseSpoken(reply, clause))

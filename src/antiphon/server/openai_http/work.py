@@ -109,6 +109,7 @@ async def job_for(request: Request, principal: Principal) -> AsyncIterator[Job]:
         raise _not_now(f"{reason}; see /ready")
     places: Places = request.app.state.places
     job = Job(request, principal)
+    request.state.job_id = job.id
     with places.one():
         try:
             yield job
@@ -156,7 +157,7 @@ async def finish(request: Request, work: Coroutine[Any, Any, Response]) -> Respo
     working = asyncio.create_task(work)
     gone = asyncio.create_task(_until_gone(request))
     try:
-        with openai_errors():
+        with openai_errors(getattr(request.state, "job_id", "")):
             async with asyncio.timeout(limit_s):
                 await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
             return working.result() if working.done() else Response(status_code=_NOBODY)
