@@ -59,8 +59,8 @@ class Reply:
     waiting: deque[str] = field(default_factory=deque)
     """Clauses that have not been given to text to speech."""
     synthesising: int | None = None
-    cut: bool = False
-    """It has become too long: what waits is not said."""
+    unwanted: list[str] = field(default_factory=list)
+    """Clauses that are not said, for the reply has become too long."""
     audible: bool = False
     announced: bool = False
     """`ReplyGenerated` has been sent."""
@@ -73,14 +73,12 @@ class Reply:
     def generated(self) -> bool:
         """Nothing more will come: neither text nor audio."""
         return (
-            self.text_done
-            and self.synthesising is None
-            and (bool(self.failed) or self.cut or not self.waiting)
+            self.text_done and self.synthesising is None and (bool(self.failed) or not self.waiting)
         )
 
     def unsaid(self) -> str:
         """Words that were never given to text to speech. Only for a reply that is over: it empties the cutter."""
-        return " ".join([*self.waiting, *self.cutter.flush()])
+        return " ".join([*self.unwanted, *self.waiting, *self.cutter.flush()])
 
     def finished(self, now_ms: int) -> bool:
         return self.generated and self.ledger.position(now_ms) >= self.ledger.total_ms
@@ -191,11 +189,11 @@ class Speaker:
         """Give the next clause to text to speech when it is wanted: one at a time, not too far ahead of the ear."""
         reply = self.reply
         assert reply is not None
-        if not reply.waiting or reply.synthesising is not None or reply.failed or reply.cut:
+        if not reply.waiting or reply.synthesising is not None or reply.failed:
             return
         if 0 < policy.max_reply_ms <= reply.ledger.total_ms:
-            reply.cut = reply.text_done = True
-            reply.finish = "length"
+            reply.unwanted, reply.waiting = [*reply.waiting], deque()
+            reply.text_done, reply.finish = True, "length"
             return
         if not reply.committed and reply.ledger.spans:
             return  # one clause is all that a guess is worth
