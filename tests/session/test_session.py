@@ -176,6 +176,23 @@ def test_a_call_outlives_its_models(kind: Kind) -> None:
     run(main())
 
 
+def test_half_characters_of_models_do_not_end_a_call() -> None:
+    async def main() -> None:
+        models = model_set(
+            stt={"tones": {"440": "what \ud83d time\x00 is it"}},
+            llm={"rules": {"time": "It is \ud83d \ude00 noon."}},
+        )
+        async with nothing_left(), loaded(models), call(models, trace=True) as line:
+            line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            ended = await line.ended()
+            assert not line.session.ended
+            "".join(str(action) for action in line.door.actions).encode()
+            "\n".join(line.session.lines or []).encode()
+            assert ended.heard == "It is \N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER} noon."
+
+    run(main())
+
+
 def test_a_bug_in_a_model_task_is_told() -> None:
     class Odd:
         """Not what the port promises."""

@@ -128,7 +128,7 @@ async def answer(
 ) -> Answer:
     """`pcm`: mono, 16 kHz, shape [samples]. `history`: what was said before.
 
-    Raises AudioError when nobody speaks in it, ModelError when a model fails.
+    Raises AudioError when nobody speaks in it, ModelError when a model fails, RequestError when none can be asked this.
     """
     length_ms = len(pcm) * 1000 // STT_RATE_HZ
     policy = replace(
@@ -145,7 +145,13 @@ async def answer(
     door, hearing = _FileDoor(), _Hearing(policy.speech_threshold)
     call_id = f"file-{secrets.token_hex(4)}"
     session = Session(
-        call_id, models, door, policy=policy, agent=agent, observers=(hearing.observe,)
+        call_id,
+        models,
+        door,
+        policy=policy,
+        agent=agent,
+        observers=(hearing.observe,),
+        frank=True,  # whoever asked over a network is told less by the door
     )
     door.session = session
     running = asyncio.create_task(session.run(greet=False), name=f"answer {call_id}")

@@ -88,6 +88,8 @@ class Runners:
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
         self._closed = False
         self._tool_calls = 0
+        self.frank = False
+        """Why a model failed is told, addresses and all: for the owner, not for a caller."""
         self._max_reply_chars = self._max_reply_ms = 0
         self._voices: dict[str, str] = {}
         """Of the latest reply that asked for a voice of its own."""
@@ -119,8 +121,8 @@ class Runners:
             code = "invalid_request" if isinstance(error, RequestError) else ""
             if code:
                 log.info("call %s: a request was refused: %s", self._call_id, error)
-            failure = isinstance(error, ModelError)
-            self._fail(failed(see_log(self._call_id) if failure else str(error), code))
+            hidden = isinstance(error, ModelError) and not self.frank
+            self._fail(failed(see_log(self._call_id) if hidden else str(error), code))
         except Exception:  # a bug of ours must not leave the caller waiting
             log.exception("call %s: a model task failed", self._call_id)
             self._fail(failed("internal error; the log says more", ""))

@@ -62,7 +62,9 @@ class Session:
         agent: Agent,
         observers: tuple[Observer, ...] = (),
         denoise: int = 0,
+        frank: bool = False,
     ) -> None:
+        """`frank`: tell why a model failed, addresses and all. Only where the owner alone is told."""
         self.call_id = call_id
         self.records: list[TurnRecord] = []
         self.conversation = Conversation(policy)
@@ -86,6 +88,7 @@ class Session:
         self._outlet = Outlet(door, self._on_sent)
         self._runners = Runners(call_id, models, agent, self._ear.kept, self._outlet, self.post)
         self._runners.limit_replies(policy)
+        self._runners.frank = frank
         self._stall = StallClock(self._loop, self._ear.feed_silence)
         self._tap: Tap | None = None
         self._timer: asyncio.TimerHandle | None = None
