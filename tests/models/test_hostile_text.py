@@ -59,6 +59,17 @@ def test_sentences_are_bounded(name: str, language: str) -> None:
     assert len(sentences) <= N // 20
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_word_is_longer_than_a_phonemiser_can_bear(name: str) -> None:
+    words = [word for s in split_sentences(normalise(TEXTS[name])) for word in s.split()]
+    letters = (len(word) for word in words if word.replace("-", "").isalpha() and word.isascii())
+    assert max(letters, default=0) <= 60
+
+
+def test_drawn_out_words_are_short_and_numbers_stay() -> None:
+    assert normalise("Nooooooooo, 10000000 times!") == "Noooo, ten million times!"
+
+
 def test_a_long_text_reads_like_its_parts() -> None:
     part = "On 3 March 2024 it cost $5.50, Dr. Smith said."
     once = normalise(part)

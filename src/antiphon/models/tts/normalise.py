@@ -34,9 +34,10 @@ def normalise(text: str, language: str = "en") -> str:
 
 def _normalise(text: str, english: bool) -> str:
     text = strip_markup(_plain_characters(_LONG_WORD.sub(r"\g<0> ", text)))
+    text = _DRAWN_OUT.sub(r"\1\1\1\1", text)
     if english:
         text = speak_english(text)
-    return _tidy(text)
+    return _NO_WORD.sub(r"\g<0> ", _tidy(text))
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -118,6 +119,10 @@ _UNSPEAKABLE = re.compile(
 )
 
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
+_DRAWN_OUT = re.compile(r"([^\W\d_])\1{4,}")
+"""`Nooooooo`: four letters of a kind say as much."""
+_NO_WORD = re.compile(r"[A-Za-z\u00c0-\u024f'-]{60}(?=[A-Za-z\u00c0-\u024f'-])")
+"""Phonemisers need seconds for such a one."""
 _SPACES = re.compile(r"[ \t]+")
 _BLANK_LINES = re.compile(r"\n ?(?:\n ?)+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)[\"')]*\s+(?=\S)")
