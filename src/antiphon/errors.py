@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class AntiphonError(Exception):
@@ -30,6 +31,26 @@ class ModelError(AntiphonError):
     """A model cannot be loaded, or failed while it worked."""
 
 
+class NotReadyError(ModelError):
+    """No request can be served for now: models still load, or none of a kind works. The line is fit for callers."""
+
+
+class RequestError(AntiphonError):
+    """A request that cannot be served as it is, whichever model is asked: nothing is wrong with the model.
+
+    The line is fit for callers. `param` is the field of the request that is wrong, where that is known;
+    `code` is a stable word for programs, as in OpenAI's errors.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.param, self.code)
+
+
 class WeightsError(ModelError):
     """A weight file could not be had, or is not the file its digest promises."""
 
@@ -44,6 +65,23 @@ class ToolError(AntiphonError):
 
 class BusyError(AntiphonError):
     """The server holds as many calls as it can serve well."""
+
+
+def told(error: Exception, reference: str = "") -> str:
+    """What a caller is told of an error: one sentence.
+
+    What a model or a remote server said of its failure may name hosts, files and quotas: that is for the log, and
+    `reference` (the id of the call or request) is what to look for there.
+    """
+    if not isinstance(error, ModelError) or isinstance(error, NotReadyError):
+        return str(error)
+    return f"a model failed; {see_log(reference)}"
+
+
+def see_log(reference: str) -> str:
+    """Where the operator finds more. `reference` may be empty."""
+    look = f" (look for {reference})" if reference else ""
+    return f"the server's log says why{look}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

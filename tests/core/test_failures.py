@@ -198,3 +198,30 @@ def test_a_failure_of_an_older_clause_or_of_a_finished_text_is_no_failure(call: 
     assert world.feed(ev.ReplyFailed("r1", "late")) == []
     world.run(9_000)
     assert world.said() == ["It is just after three o'clock now, I think."]
+
+
+def test_a_reply_ends_with_the_clause_that_reaches_the_limit(call: Call) -> None:
+    world = asked(call, max_reply_ms=2_000)
+    world.reply = lambda words: (
+        "You said: and in Oslo." if "Oslo" in words else "It goes on like this, on and on. " * 20
+    )
+    world.run(8_000)
+    ended = world.actions(act.ReplyEnded)[0]
+    assert (ended.status, ended.reason) == ("incomplete", "length")
+    assert ended.heard
+    assert ended.unheard
+    assert 2_000 <= world.actions(act.TurnRecorded)[0].record.audio_ms < 6_000
+    assert codes(world) == []
+    lives(world, 9_000)
+
+
+def test_a_request_that_no_model_can_serve_is_told_as_such(call: Call) -> None:
+    world = call(idle_prompt_after_ms=0)
+    world.run(6_000)
+    world.hang("Generate")
+    world.feed(ev.RequestReply())
+    reply = world.conversation.speaker.reply
+    assert reply is not None
+    world.feed(ev.ReplyFailed(reply.id, "the schema refers to itself", "invalid_request"))
+    assert codes(world) == ["invalid_request"]
+    assert "language model failed" not in world.actions(act.Fault)[0].message

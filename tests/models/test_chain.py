@@ -6,12 +6,12 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
 
-from antiphon.errors import AudioError, BusyError, ModelError, WeightsError
+from antiphon.errors import AudioError, BusyError, ModelError, RequestError, WeightsError
 from antiphon.models.adapt import adapt
 from antiphon.models.chain import CALL_FAILURES, REST_FAILURES, REST_S, Chain
 from antiphon.models.link import Link
@@ -269,6 +269,118 @@ def test_only_the_fault_of_the_model_counts() -> None:
         assert await setup.run() == "a"
 
     run(test, Back(), Back())
+
+
+def test_the_only_model_is_ready_again_when_its_rest_is_over_though_nobody_asked() -> None:
+    async def test(setup: Setup) -> None:
+        await setup.chain.load()
+        setup.failing = {"a"}
+        for _ in range(REST_FAILURES):
+            with pytest.raises(ModelError):
+                await setup.run()
+        assert not setup.chain.ready
+        assert [status.state for status in setup.chain.status()] == ["failed"]
+        setup.now_s += REST_S - 1
+        assert not setup.chain.ready
+        setup.now_s += 2
+        assert setup.chain.ready
+        assert [status.state for status in setup.chain.status()] == ["ready"]
+
+        with pytest.raises(ModelError, match="a is broken"):
+            await setup.run("new")
+        assert not setup.chain.ready, "one failure is enough after a rest"
+        setup.now_s += REST_S + 1
+        setup.failing = set()
+        assert await setup.run("newer") == "a"
+        assert setup.chain.is_well(setup.links[0])
+
+    run(test, Back())
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("end", ["answered", "failed", "cancelled", "refused"])
+def test_one_request_at_a_time_tries_a_model_that_rested(others: int, end: str) -> None:
+    async def test(setup: Setup) -> None:
+        await setup.chain.load()
+        setup.failing = {"a"}
+        for number in range(REST_FAILURES):
+            with suppress(ModelError):
+                await setup.run(str(number))
+        setup.failing, setup.asked = set(), []
+        setup.now_s += REST_S + 1
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def slow(link: Link) -> str:
+            return await answer
+
+        trial = asyncio.create_task(setup.chain.run(slow, "trial"))
+        await asyncio.sleep(0)
+        for number in range(3):
+            if others:
+                assert await setup.run(f"other {number}") == "b"
+            else:
+                with pytest.raises(ModelError, match="no stt model can be used"):
+                    await setup.run(f"other {number}")
+        assert "a" not in setup.asked
+        if end == "answered":
+            answer.set_result("a")
+        elif end == "failed":
+            answer.set_exception(ModelError("still broken"))
+        elif end == "refused":
+            answer.set_exception(RequestError("no"))
+        else:
+            trial.cancel()
+        await asyncio.gather(trial, return_exceptions=True)
+        if end == "failed":
+            assert setup.chain.ready == bool(others)
+            setup.now_s += REST_S + 1
+        assert await setup.run("next") == "a"
+
+    run(test, *[Back() for _ in range(others + 1)])
+
+
+def test_a_stream_proves_a_model_with_its_first_item() -> None:
+    async def test(setup: Setup) -> None:
+        await setup.chain.load()
+        setup.failing = {"a"}
+        for _ in range(REST_FAILURES):
+            with pytest.raises(ModelError):
+                await setup.run()
+        setup.failing = set()
+        setup.now_s += REST_S + 1
+        async with aclosing(setup.chain.stream(lambda link: _stream(link, {"a": 1}), "s")) as items:
+            assert await anext(items) == "a0"
+            assert await setup.run("meanwhile") == "a"
+            with pytest.raises(ModelError):
+                await anext(items)
+
+    run(test, Back())
+
+
+def test_what_a_request_got_wrong_is_no_failure_and_goes_to_no_other_model() -> None:
+    spare = Back()
+
+    async def test(setup: Setup) -> None:
+        await setup.chain.load()
+
+        async def refuse(link: Link) -> str:
+            setup.asked.append(link.spec)
+            raise RequestError("the schema refers to itself")
+
+        async def refuse_stream(link: Link) -> AsyncGenerator[str, None]:
+            await refuse(link)
+            yield ""
+
+        for _ in range(2 * REST_FAILURES):
+            with pytest.raises(RequestError, match="refers to itself"):
+                await setup.chain.run(refuse, "call")
+            with pytest.raises(RequestError):
+                await anext(setup.chain.stream(refuse_stream, "call"))
+        assert set(setup.asked) == {"a"}
+        assert await setup.run() == "a"
+
+    run(test, Back(), spare)
+    assert spare.loads == 0
 
 
 # --- streams -------------------------------------------------------------------------------------

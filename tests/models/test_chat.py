@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.chat import ThoughtFilter, ToolCalls, WrittenCall, as_wire, error_text
 from antiphon.models.completions import Reply, Stream, read, read_judgement
 from antiphon.models.ports import LlmDelta, Message, ToolCall, ToolPart
@@ -269,7 +269,7 @@ def test_what_a_handler_raises_reaches_the_reader() -> None:
     def handle(_body: dict[str, Any], _push: Callback) -> None:
         raise ValueError("All messages must\nhave content")
 
-    with pytest.raises(ModelError, match="All messages must have content"):
+    with pytest.raises(RequestError, match="All messages must have content"):
         list(reply(handle))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.errors import AudioError, BusyError, ModelError
+from antiphon.errors import AudioError, BusyError, ModelError, RequestError
 from antiphon.models.lanes import AsyncLane, LaneLimits, ThreadLane
 from antiphon.models.ports import Pcm16
 from antiphon.models.turnstile import Turnstile, Work
@@ -438,7 +438,7 @@ def test_a_consumer_that_never_comes_back_does_not_hold_the_lane_for_ever() -> N
         assert await lane.run(lambda: 1, Work("b")) == 1
         assert source.closed.is_set()
         assert lane.stats().stuck == 0
-        with pytest.raises(ModelError, match="nobody took what it made"):
+        with pytest.raises(RequestError, match="nobody took what it made"):
             await anext(stream)
         await lane.close()
 

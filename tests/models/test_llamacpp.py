@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.llm.llamacpp import LlamaCpp
 from antiphon.models.ports import LlmDelta, LlmRequest, Message, ToolCall, Usage
 from antiphon.models.store import WeightStore
@@ -164,7 +164,7 @@ def test_characters_of_several_tokens_come_whole(model: LlamaCpp) -> None:
 @pytest.mark.weights
 @pytest.mark.parametrize("messages", [(), (Message("user", "x " * 2_000),)])
 def test_a_request_that_cannot_be_served(model: LlamaCpp, messages: tuple[Message, ...]) -> None:
-    with pytest.raises(ModelError):
+    with pytest.raises(RequestError):
         next(model.generate(LlmRequest(messages)))
     assert list(model.generate(asked(CAPITAL)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.llm.openai_compatible import OpenAICompatible
 from antiphon.models.ports import LlmDelta, LlmRequest, Message, ToolCall, Usage
 from antiphon.testing.contracts import check_llm
@@ -352,7 +353,6 @@ async def vanishing(_: FakeServer, body: dict[str, Any], writer: asyncio.StreamW
         (refusing(404, "no such model"), "has no model 'tiny'"),
         (refusing(429, "quota exceeded"), "quota exceeded"),
         (refusing(500, f"crashed\nwith {KEY}"), "answered 500"),
-        (refusing(400, "messages too long"), "messages too long"),
         (silent, "did not answer within 0.2 s"),
         (hanging, "silent for 0.2 s"),
         (vanishing, "broke off"),
@@ -367,6 +367,17 @@ def test_trouble_is_one_line_without_the_key(answer: Answer, reason: str) -> Non
         replied(answer, timeout_s=0.2)
     assert "\n" not in str(failure.value)
     assert KEY not in str(failure.value)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_request_is_not_the_models_fault(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "at http://10.0.0.7:8000 there is no room"
+    with caplog.at_level(logging.WARNING), pytest.raises(RequestError) as failure:
+        replied(refusing(status, said))
+    assert "10.0.0.7" not in str(failure.value)
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize("way", ["close", "cancel"])

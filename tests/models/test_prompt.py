@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from antiphon.errors import ModelError
+from antiphon.errors import RequestError
 from antiphon.models.ports import Message, ToolCall
 from antiphon.models.prompt import USER_TEXT, Frame, fit, frame
 
@@ -91,5 +91,5 @@ def test_a_tool_call_is_never_parted_from_its_answer() -> None:
     ],
 )
 def test_what_cannot_fit_is_an_error(messages: tuple[Message, ...], reason: str) -> None:
-    with pytest.raises(ModelError, match=reason):
+    with pytest.raises(RequestError, match=reason):
         cut(messages)

@@ -15,7 +15,7 @@ from tests.support import NoWeights, nothing_left, run
 from twilio.request_validator import RequestValidator
 
 from antiphon.config import load
-from antiphon.errors import ModelError
+from antiphon.errors import RequestError
 from antiphon.models.ports import SpeechRequest
 from antiphon.models.tts.espeak import Espeak
 
@@ -131,7 +131,7 @@ def test_a_recordings_address_reaches_nothing_inside(signed: bool, tmp_path: Pat
 def test_a_voice_is_no_path_and_no_option(voice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(Espeak, "_run", lambda _self, *given, **_more: asked.append(given))
-    with pytest.raises(ModelError, match="no voice"):
+    with pytest.raises(RequestError, match="no voice"):
         list(Espeak(NoWeights()).synthesize(SpeechRequest("Hello.", voice=voice)))
     assert not asked
 

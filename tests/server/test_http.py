@@ -300,7 +300,7 @@ def test_a_model_that_fails(tmp_path: Path) -> None:
         async with serving(tmp_path, models__llm="test-broken") as served:
             found = await post(served, QUESTION)
             assert found.status_code == 503
-            assert "told to fail" in found.json()["detail"]
+            assert "the server's log says why" in found.json()["detail"]
 
     run(main())
 

@@ -168,10 +168,27 @@ def test_a_call_outlives_its_models(kind: Kind) -> None:
             await until(lambda: line.door.all(act.Fault), f"{line.door.actions}")
             await until(lambda: line.floor is Floor.OPEN)
             assert not line.session.ended
-            assert "told to fail" in line.door.all(act.Fault)[0].message
+            assert "the server's log says why" in line.door.all(act.Fault)[0].message
             if kind is not Kind.TTS:
                 apology = await line.ended(1 if kind is Kind.STT else 2)
                 assert apology.heard.startswith("Sorry")
+
+    run(main())
+
+
+def test_half_characters_of_models_do_not_end_a_call() -> None:
+    async def main() -> None:
+        models = model_set(
+            stt={"tones": {"440": "what \ud83d time\x00 is it"}},
+            llm={"rules": {"time": "It is \ud83d \ude00 noon."}},
+        )
+        async with nothing_left(), loaded(models), call(models, trace=True) as line:
+            line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
+            ended = await line.ended()
+            assert not line.session.ended
+            "".join(str(action) for action in line.door.actions).encode()
+            "\n".join(line.session.lines or []).encode()
+            assert ended.heard == "It is \N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER} noon."
 
     run(main())
 

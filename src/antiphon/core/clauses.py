@@ -16,6 +16,8 @@ _BREATH = re.compile(r"[,;:—–][\"')\]”’]*(?=\s)|\n+")
 _MIN_BREATH_CHARS = 24
 """A breath is no place to cut while the clause is shorter than this."""
 _MIN_REST_CHARS = 8
+_LOOK_AHEAD_CHARS = 64
+"""Looked at beyond the longest clause, to see what follows its end."""
 _FIRST_BREATH_CHARS = 24
 """A first clause ends at a breath within this much text."""
 
@@ -31,14 +33,21 @@ class ClauseCutter:
 
     def feed(self, text: str) -> list[str]:
         """-> clauses that are complete now, each stripped and not empty."""
-        self._text += text
+        whole, at = self._text + text, 0
         clauses: list[str] = []
-        while (cut := self._cut()) is not None:
-            clause, self._text = self._text[:cut].strip(), self._text[cut:]
+        while True:
+            # No further than a clause may reach, so that the work grows with the text and not with its square.
+            self._text = whole[at : at + self._max_chars + _LOOK_AHEAD_CHARS]
+            cut = self._cut()
+            if cut is None and len(self._text) > self._max_chars:
+                cut = self._max_chars
+            if cut is None:
+                return clauses
+            clause = self._text[:cut].strip()
+            at += cut
             if _speakable(clause):
                 clauses.append(clause)
                 self._first = False
-        return clauses
 
     def flush(self) -> list[str]:
         """The text is complete -> whatever is left."""
@@ -56,12 +65,15 @@ class ClauseCutter:
         if self._first and (early := self._first_cut(limit=len(text))) is not None:
             return early
         for match in _BREATH.finditer(text):
-            if match.end() >= _MIN_BREATH_CHARS and not _inside_number(text, match.start()):
-                return match.end()
+            end = match.end()
+            if end > self._max_chars:
+                break
+            if end >= _MIN_BREATH_CHARS and not _inside_number(text, match.start()):
+                return end
         if len(text) > self._max_chars:
             space = text.rfind(" ", _MIN_BREATH_CHARS, self._max_chars)
             return space + 1 if space > 0 else self._max_chars
-        return sentence
+        return None
 
     def _first_cut(self, limit: int) -> int | None:
         """End of the first few words, when they are followed by enough to make the rest a clause of its own."""
@@ -69,7 +81,7 @@ class ClauseCutter:
             return None
         head = self._text[:limit]
         start = len(head) - len(head.lstrip())
-        ends = [m.end() for m in re.finditer(r"\S+(?=\s)", head)]
+        ends = [m.end() for m in re.finditer(r"\S+", head) if m.end() < len(head)]
         breath = _BREATH.search(head)
         if breath is not None and start < breath.end() <= start + _FIRST_BREATH_CHARS:
             cut = breath.end()  # "Sure, " is a clause of its own: the voice starts with it

@@ -215,6 +215,8 @@ class ReplyComplete:
 class ReplyFailed:
     reply: str
     reason: str
+    code: str = ""
+    """`invalid_request`: it could not be asked for like this, and no model is to blame."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,10 @@ class Policy:
     """A clause without punctuation is cut at a space before this."""
     speak_ahead_ms: int = 4_000
     """Speech synthesised beyond what has been played, at most."""
+    max_reply_chars: int = 20_000
+    """A reply ends with the sentence that reaches this; 0: no limit. 4,096 tokens of English stay below it."""
+    max_reply_ms: int = 300_000
+    """A reply ends with the clause that reaches so much speech; 0: no limit."""
     speak_replies: bool = True
     """False: replies are text only."""
 

@@ -180,7 +180,8 @@ class Replies:
     def _on_reply_failed(self, event: ev.ReplyFailed, now_ms: int) -> None:
         reply = self._live(event.reply)
         if reply is not None and not reply.text_done:
-            self.fail_reply("reply_failed", f"the language model failed: {event.reason}", now_ms)
+            what = "the reply cannot be made" if event.code else "the language model failed"
+            self.fail_reply(event.code or "reply_failed", f"{what}: {event.reason}", now_ms)
 
     def _on_clause_failed(self, event: ev.ClauseFailed, now_ms: int) -> None:
         reply = self._live(event.reply)

@@ -59,6 +59,8 @@ class Reply:
     waiting: deque[str] = field(default_factory=deque)
     """Clauses that have not been given to text to speech."""
     synthesising: int | None = None
+    unwanted: list[str] = field(default_factory=list)
+    """Clauses that are not said, for the reply has become too long."""
     audible: bool = False
     announced: bool = False
     """`ReplyGenerated` has been sent."""
@@ -76,7 +78,7 @@ class Reply:
 
     def unsaid(self) -> str:
         """Words that were never given to text to speech. Only for a reply that is over: it empties the cutter."""
-        return " ".join([*self.waiting, *self.cutter.flush()])
+        return " ".join([*self.unwanted, *self.waiting, *self.cutter.flush()])
 
     def finished(self, now_ms: int) -> bool:
         return self.generated and self.ledger.position(now_ms) >= self.ledger.total_ms
@@ -188,6 +190,10 @@ class Speaker:
         reply = self.reply
         assert reply is not None
         if not reply.waiting or reply.synthesising is not None or reply.failed:
+            return
+        if 0 < policy.max_reply_ms <= reply.ledger.total_ms:
+            reply.unwanted, reply.waiting = [*reply.waiting], deque()
+            reply.text_done, reply.finish = True, "length"
             return
         if not reply.committed and reply.ledger.spans:
             return  # one clause is all that a guess is worth

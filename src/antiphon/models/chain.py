@@ -3,7 +3,13 @@
 The first model of a chain that can be loaded is in use; the others stand by and are loaded when
 they are needed. A model that fails `CALL_FAILURES` times in a call is replaced for the rest of that
 call. One that fails `REST_FAILURES` times in a row, whoever asked, rests for `REST_S` seconds and
-is then tried again. A request that fails before its first result goes to the next model at once.
+is then tried again: by one request at a time, until one is answered. The others go to the next
+model meanwhile, or are told at once that there is none. A request that fails before its first
+result goes to the next model at once.
+
+Only a `ModelError` is a failure of the model. A `RequestError` is the request's own fault, and the
+next model is not asked either: nobody can have a standby model loaded, or paid for, by asking what
+the first one cannot do.
 
 A chain does not know what is asked of a model, nor how it is run. It belongs to one event loop.
 """
@@ -12,9 +18,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from antiphon.errors import ModelError
@@ -53,12 +66,15 @@ class Chain:
         self._now_s = now_s
         self._in_a_row: dict[Link, int] = {}
         self._resting: dict[Link, float] = {}
+        """Until when. A model stays here after that time, on trial, until it has answered."""
+        self._on_trial: dict[Link, object] = {}
+        """Models of `_resting` that a request is trying right now, and which."""
         self._in_call: dict[str, dict[Link, int]] = {}
 
     @property
     def ready(self) -> bool:
-        """Some model is loaded and well."""
-        return any(link.loaded and link not in self._resting for link in self.links)
+        """Some model is loaded and does not rest."""
+        return any(link.loaded and not self._rests(link) for link in self.links)
 
     @property
     def current(self) -> Link | None:
@@ -68,8 +84,18 @@ class Chain:
             (link for link in loaded if not self._rests(link)), loaded[0] if loaded else None
         )
 
+    def is_well(self, link: Link) -> bool:
+        """It is loaded, and does not have to prove itself after a rest."""
+        return link.loaded and link not in self._resting
+
     def status(self) -> list[ModelStatus]:
-        return [link.status for link in self.links]
+        """Of all models, in order, as of now: one whose rest is over is ready."""
+        current = self.current
+        return [replace(self._shown(link), in_use=link is current) for link in self.links]
+
+    def _shown(self, link: Link) -> ModelStatus:
+        rested = link.loaded and link in self._resting and not self._rests(link)
+        return replace(link.status, state="ready") if rested else link.status
 
     async def load(self) -> None:
         """Load the first model that can be. Raises ModelError when none can."""
@@ -88,7 +114,8 @@ class Chain:
     async def run(self, ask: Callable[[Link], Awaitable[T]], call_id: str) -> T:
         """The answer of the first model that gives one. Raises what the last one raised.
 
-        Only a ModelError counts as the model's fault; any other error is passed on as it is.
+        Only a ModelError counts as the model's fault; any other error, a RequestError among them, is
+        passed on as it is.
         """
         failure: ModelError | None = None
         async with aclosing(self._candidates(call_id)) as candidates:
@@ -116,7 +143,9 @@ class Chain:
                 try:
                     async with aclosing(ask(link)) as items:
                         async for item in items:
-                            started = True
+                            if not started:
+                                self._answers(link)
+                                started = True
                             yield item
                 except ModelError as error:
                     self.blame(link, call_id, error)
@@ -146,12 +175,17 @@ class Chain:
             self.rest(link, error)
 
     def praise(self, link: Link) -> None:
-        """The model answered."""
+        """The model answered, from beginning to end."""
         self._in_a_row.pop(link, None)
+        self._answers(link)
+        self._show_use()
+
+    def _answers(self, link: Link) -> None:
+        """Its trial is over, if it was on one; a failure before the end makes it rest at once."""
+        self._on_trial.pop(link, None)
         if self._resting.pop(link, None) is not None:
             log.warning("%s works again", link.title)
             link.show("ready", error="")
-        self._show_use()
 
     def rest(self, link: Link, error: ModelError, rest_s: float = REST_S) -> None:
         """Do not use the model for a while, if there is another."""
@@ -179,25 +213,42 @@ class Chain:
             and (not self._rests(link) if link.loaded else link.status.state != "failed")
         ]
         asked = False
-        async for link in self._opened(well):
-            asked = True
-            yield link
-        if not asked:
-            others = [link for link in self.links if link not in well]
-            async for link in self._opened(
-                [link for link in others if link.loaded or not self._rests(link)]
-            ):
+        async with aclosing(self._opened(well)) as opened:
+            async for link in opened:
+                asked = True
+                yield link
+        if asked:
+            return
+        others = [link for link in self.links if link not in well]
+        wanted = [link for link in others if link.loaded or not self._rests(link)]
+        async with aclosing(self._opened(wanted)) as opened:
+            async for link in opened:
                 yield link
 
-    async def _opened(self, links: Sequence[Link]) -> AsyncIterator[Link]:
+    async def _opened(self, links: Sequence[Link]) -> AsyncGenerator[Link, None]:
         for link in links:
             was_loaded = link.loaded
-            if await link.open():
-                if not was_loaded:
-                    self._show_use()
-                yield link
-            else:  # a download or an endpoint may come back, but not at once
+            if not await link.open():  # a download or an endpoint may come back, but not at once
                 self._resting[link] = self._now_s() + REST_S
+                continue
+            if not was_loaded:
+                self._show_use()
+            if link not in self._on_trial:
+                with self._trial(link):
+                    yield link
+
+    @contextmanager
+    def _trial(self, link: Link) -> Iterator[None]:
+        """A model that rested is tried by one request at a time."""
+        if link not in self._resting:
+            yield
+            return
+        mine = self._on_trial[link] = object()
+        try:
+            yield
+        finally:
+            if self._on_trial.get(link) is mine:
+                del self._on_trial[link]
 
     def _rests(self, link: Link) -> bool:
         return self._resting.get(link, 0.0) > self._now_s()

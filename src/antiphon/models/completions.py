@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
-from antiphon.errors import ModelError
+from antiphon.errors import AntiphonError, ModelError, RequestError
 from antiphon.models.chat import ThoughtFilter, ToolCalls, WrittenCall, error_text
 from antiphon.models.ports import LlmDelta, ToolPart, Usage
 
@@ -58,13 +58,35 @@ class Stream:
         return self.stopped or self._enough  # true: llama.cpp gives the request up
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Raises ModelError with the server's reason."""
+        """Raises ModelError or RequestError, with the server's reason."""
         while (chunk := self._chunks.get()) is not None and not self.stopped:
             if isinstance(chunk, Exception):
-                raise ModelError(f"llama.cpp: {error_text(str(chunk))}") from chunk
+                raise _not_begun(chunk) from chunk
             if "choices" not in chunk:
-                raise ModelError(f"llama.cpp: {error_text(chunk)}")
+                raise _refused(chunk)
             yield chunk
+
+
+def _not_begun(error: Exception) -> AntiphonError:
+    """The handler raises before it begins: what it makes of the request, or that it cannot work."""
+    text = error_text(str(error))
+    if isinstance(error, ValueError) or "parse" in text or "parsing" in text:
+        return RequestError(f"the language model cannot be asked this: {text}")
+    return ModelError(f"llama.cpp: {text}")
+
+
+def _refused(chunk: dict[str, Any]) -> AntiphonError:
+    """An error object, with a status as in HTTP."""
+    found = chunk.get("error", chunk)
+    status = found.get("code") if isinstance(found, dict) else None
+    if not isinstance(status, int) or not 400 <= status < 500:
+        return ModelError(f"llama.cpp: {error_text(chunk)}")
+    too_long = found.get("type") == "exceed_context_size_error"
+    return RequestError(
+        f"the language model cannot be asked this: {error_text(chunk)}",
+        "messages" if too_long else None,
+        "context_length_exceeded" if too_long else "invalid_value",
+    )
 
 
 class Reply(Iterator[LlmDelta]):
@@ -162,7 +184,7 @@ def read_judgement(stream: Stream) -> Iterator[LlmDelta]:
                         for likely in token["top_logprobs"]
                         if _ends(likely["token"])
                     )
-    except ModelError:
+    except (ModelError, RequestError):
         return
     if told:
         yield LlmDelta(ends_here=min(ends, 1.0))

@@ -6,6 +6,7 @@ Knows no chat, no audio and no model of ours.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,10 +15,11 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from antiphon.errors import ModelError, suggest
+from antiphon.errors import AntiphonError, ModelError, RequestError, suggest
 from antiphon.models.addresses import RETRY_S, Addresses
 
 if TYPE_CHECKING:
+    import openai
     from openai import AsyncOpenAI
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -28,10 +30,13 @@ _KEY_VARIABLES: Mapping[str, str] = {
 _KEEP_S = 60.0
 """An idle connection is kept for so long: callers think between their questions."""
 _NOT_NOW = (502, 503, 504)
+_OF_THE_REQUEST = (400, 413, 415, 422)
+"""Statuses that blame what was asked: no other server would fare better, and nothing is wrong with this one."""
 _NO_KEY = "none"
 """Servers without keys still want the header."""
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Endpoint:
@@ -143,11 +148,14 @@ class Endpoint:
 
     # --- errors -----------------------------------------------------------------------------------
 
-    def explained(self, error: Exception, model: str = "") -> ModelError:
-        """What happened and what to do, in one line without the key."""
+    def explained(self, error: Exception, model: str = "") -> AntiphonError:
+        """What happened and what to do, in one line without the key.
+
+        A RequestError where the server blames the request; its own words are for the log.
+        """
         import openai
 
-        if isinstance(error, ModelError):
+        if isinstance(error, ModelError | RequestError):
             return error
         where, said = self.where, self._without_key(str(error))
         match error:
@@ -161,6 +169,9 @@ class Endpoint:
                 text = f"{where} did not answer within {self._timeout_s:g} s"
             case openai.APIConnectionError():
                 text = f"cannot reach {self._safe_url()}: start the server there, or set base_url"
+            case openai.APIStatusError() if error.status_code in _OF_THE_REQUEST:
+                log.warning("%s refuses a request (%d): %s", where, error.status_code, said)
+                return _of_the_request(error)
             case openai.APIStatusError():
                 text = f"{where} answered {error.status_code}: {said}"
             case _:
@@ -183,6 +194,13 @@ class Endpoint:
         key = self._key.get_secret_value()
         text = text.replace(key, "***") if key and key != _NO_KEY else text
         return " ".join(text.split())[:300]
+
+
+def _of_the_request(error: openai.APIStatusError) -> RequestError:
+    if error.code == "context_length_exceeded":
+        text = "the conversation is longer than the model can read; shorten it"
+        return RequestError(text, "messages", error.code)
+    return RequestError("the model's server refuses this request; the server's log says why")
 
 
 def _is_gone(error: Exception) -> bool:

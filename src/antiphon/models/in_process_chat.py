@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.chat import ThoughtFilter, WrittenCall, as_wire
 from antiphon.models.ports import LlmDelta, LlmRequest, Usage
 from antiphon.models.prompt import fit
@@ -32,7 +32,7 @@ class ChatPrompts:
         self._context_tokens = context_tokens
 
     def ids(self, request: LlmRequest) -> list[int]:
-        """Tokens of the whole prompt, the start of the reply included. Raises ModelError."""
+        """Tokens of the whole prompt, the start of the reply included. Raises RequestError."""
         return self._render(request, more="")
 
     def settled(self, request: LlmRequest, ids: list[int]) -> list[int]:
@@ -46,7 +46,7 @@ class ChatPrompts:
 
     def _render(self, request: LlmRequest, *, more: str) -> list[int]:
         if not request.messages:
-            raise ModelError("the language model was asked without a message")
+            raise RequestError("the language model was asked without a message", "messages")
         reply = min(request.max_tokens, self._context_tokens // 4)
         room = self._context_tokens - reply - _MARGIN_TOKENS
         messages = as_wire(fit(request.messages, room, self._count))
@@ -58,8 +58,9 @@ class ChatPrompts:
             ids = self._tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, return_dict=False, **options
             )
-        except Exception as error:  # templates are programs of strangers
-            raise ModelError(f"the chat template of {self._name} refuses: {error}") from error
+        except Exception as error:  # templates are programs, and refuse what they do not know
+            said = " ".join(str(error).split())[:200]
+            raise RequestError(f"the language model cannot be asked this: {said}") from error
         return list(ids)
 
     def _count(self, text: str) -> int:

@@ -19,7 +19,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from antiphon.errors import AntiphonError, BusyError, ModelError
+from antiphon.errors import AntiphonError, BusyError, ModelError, RequestError
 from antiphon.models.lane_job import Job, LaneLimits, model_error
 from antiphon.models.turnstile import Turnstile, Work
 from antiphon.models.workers import Worker, post
@@ -41,7 +41,7 @@ class LaneStats:
     cancelled: int
     failed: int
     refused: int
-    """Turned away because the lane was busy."""
+    """Turned away because the lane was busy, or the request could not be served as it was."""
     stuck: int
     """Threads left behind because the model did not return."""
     batches: int = 0
@@ -125,7 +125,7 @@ class Lane(ABC):
         except (asyncio.CancelledError, GeneratorExit):
             self._cancelled += 1
             raise
-        except BusyError:
+        except (BusyError, RequestError):
             self._refused += 1
             raise
         except Exception:
@@ -220,7 +220,11 @@ class ThreadLane(Lane):
     def _overdue(self, worker: Worker, job: Job) -> None:
         """A time limit has passed, whether or not anybody still waits for the result."""
         if job.full:  # it is the consumer who does not come; the thread will notice
-            job.end(ModelError(f"{self.name}: nobody took what it made"))
+            job.end(
+                RequestError(
+                    f"the {self.name.partition(' ')[0]} model stopped: nobody took what it made"
+                )
+            )
             job.cancel()
             job.guard_again()
             return

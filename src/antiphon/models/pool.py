@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from antiphon.errors import BusyError, ConfigError, ModelError
+from antiphon.errors import (
+    AntiphonError,
+    BusyError,
+    ConfigError,
+    ModelError,
+    RequestError,
+)
 from antiphon.models.adapt import (
     AdaptedLlm,
     AdaptedStt,
@@ -24,6 +31,7 @@ from antiphon.models.adapt import (
     AdaptedVad,
 )
 from antiphon.models.chain import Chain, ChainConfig
+from antiphon.models.chat_request import checked
 from antiphon.models.lane_job import LaneLimits
 from antiphon.models.lanes import Lane, LaneStats
 from antiphon.models.link import LOAD_S, Link
@@ -43,12 +51,15 @@ from antiphon.models.speech_cache import SpeechCache, Spoken
 from antiphon.models.turnstile import Work
 from antiphon.models.vad_lane import VadLane
 from antiphon.models.workers import run_in_thread
+from antiphon.text import TextJoiner, valid_text
 
 __all__ = ["ChainConfig", "ModelSet", "SpeechChunk", "Work"]
 
 log = logging.getLogger(__name__)
 
 _NOTHING = LlmDelta()
+MAX_SPEECH_CHARS = 4_096
+"""Of one request to a voice. Doors cut what they say into clauses; nothing longer is one."""
 
 UNDECIDED = 0.5
 """What a missing or failing turn detector says: neither finished nor unfinished."""
@@ -80,10 +91,11 @@ class ModelSet:
         one_at_a_time: bool = False,
         limits: Mapping[Kind, LaneLimits] | None = None,
         registry: Registry | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`preload`: load in `load()`; else when a model is first asked (voice activity always in
         `load()`). `one_at_a_time`: never load two models at once, which takes longer and less
-        memory. `limits`: instead of `LIMITS`.
+        memory. `limits`: instead of `LIMITS`. `now_s`: the clock by which failing models rest.
 
         Raises ConfigError for an unknown model.
         """
@@ -92,6 +104,7 @@ class ModelSet:
         self._one_at_a_time = one_at_a_time
         self._limits = {**LIMITS, **(limits or {})}
         self._registry = registry or shared_registry()
+        self._now_s = now_s
         self._on_change: Callable[[ModelStatus], None] | None = None
         self._chains: dict[Kind, Chain] = {}
         for config in chains:
@@ -201,14 +214,14 @@ class ModelSet:
 
         try:
             return await chain.run(ask, work.call_id)
-        except (ModelError, BusyError) as error:
+        except AntiphonError as error:
             log.info("no turn detection in call %s: %s", work.call_id, error)
             return UNDECIDED
 
     async def transcribe(
         self, audio: Pcm16, *, language: str | None = None, partial: bool = False, work: Work
     ) -> Transcript:
-        """The words of an utterance (16 kHz). Raises ModelError, BusyError."""
+        """The words of an utterance (16 kHz). Raises ModelError, BusyError, RequestError."""
 
         async def ask(link: Link) -> Transcript:
             model = cast(AdaptedStt, link.model)
@@ -217,10 +230,15 @@ class ModelSet:
             )
             return cast(Transcript, heard)
 
-        return await self._chain(Kind.STT).run(ask, work.call_id)
+        heard = await self._chain(Kind.STT).run(ask, work.call_id)
+        text = valid_text(heard.text)
+        return heard if text is heard.text else replace(heard, text=text)
 
     async def generate(self, request: LlmRequest, *, work: Work) -> AsyncGenerator[LlmDelta, None]:
-        """Stream a reply; closing the stream stops the model. Raises ModelError, BusyError."""
+        """Stream a reply; closing the stream stops the model. Raises ModelError, BusyError, and RequestError
+        for what `chat_request.checked` or the model refuses.
+        """
+        request = checked(request)
 
         async def ask(link: Link) -> AsyncGenerator[LlmDelta, None]:
             model = cast(AdaptedLlm, link.model)
@@ -230,24 +248,34 @@ class ModelSet:
                     if delta != _NOTHING:
                         yield delta
 
+        joiner = TextJoiner()
         async with aclosing(self._chain(Kind.LLM).stream(ask, work.call_id)) as deltas:
             async for delta in deltas:
-                yield delta
+                yield _valid(delta, joiner)
+        if rest := joiner.flush():
+            yield LlmDelta(rest)
 
     async def warm(self, request: LlmRequest, *, work: Work) -> None:
         """Read the prompt ahead, if the model in use can and is idle; else do nothing. Never fails."""
-        link = self._chain(Kind.LLM).current
-        if link is None:
+        chain = self._chain(Kind.LLM)
+        link = chain.current
+        if link is None or not chain.is_well(link):
             return
         try:
-            await link.call_if_idle("warm", request, work.call_id)
-        except (ModelError, BusyError, TimeoutError) as error:
+            await link.call_if_idle("warm", checked(request), work.call_id)
+        except (AntiphonError, TimeoutError) as error:
             log.info("%s was not warmed: %s", link.title, error)
 
     async def synthesize(
         self, request: SpeechRequest, *, work: Work
     ) -> AsyncGenerator[SpeechChunk, None]:
-        """Stream the audio of a clause; closing it stops the model. Raises ModelError, BusyError."""
+        """Stream the audio of a clause; closing it stops the model. Raises ModelError, BusyError, RequestError."""
+        if len(request.text) > MAX_SPEECH_CHARS:
+            raise RequestError(
+                f"the text has {len(request.text)} characters; {MAX_SPEECH_CHARS} are said at a time",
+                "input",
+            )
+        request = replace(request, text=valid_text(request.text))
 
         async def ask(link: Link) -> AsyncGenerator[SpeechChunk, None]:
             model = cast(AdaptedTts, link.model)
@@ -314,7 +342,8 @@ class ModelSet:
     # --- how ----------------------------------------------------------------------------------------
 
     def _new_chain(self, config: ChainConfig) -> Chain:
-        return Chain(config.kind, [self._new_link(config, spec) for spec in config.specs])
+        links = [self._new_link(config, spec) for spec in config.specs]
+        return Chain(config.kind, links, self._now_s)
 
     def _new_link(self, config: ChainConfig, spec: str) -> Link:
         kind, registry, weights = config.kind, self._registry, self._weights
@@ -403,6 +432,31 @@ class ModelSet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _valid(delta: LlmDelta, joiner: TextJoiner) -> LlmDelta:
+    """With text that can be carried: the one place through which all words of language models come."""
+    text = joiner.feed(delta.text)
+    if delta.finish:
+        text += joiner.flush()
+    call, part = delta.tool_call, delta.tool_part
+    if call is not None:
+        call = replace(
+            call,
+            call_id=valid_text(call.call_id),
+            name=valid_text(call.name),
+            arguments=valid_text(call.arguments),
+        )
+    if part is not None:
+        part = replace(
+            part,
+            call_id=valid_text(part.call_id),
+            name=valid_text(part.name),
+            text=valid_text(part.text),
+        )
+    if text is delta.text and call is None and part is None:
+        return delta
+    return replace(delta, text=text, tool_call=call, tool_part=part)
 
 
 def _lane(link: Link) -> Lane:

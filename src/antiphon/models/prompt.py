@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from antiphon.errors import ModelError
+from antiphon.errors import RequestError
 from antiphon.models.ports import Message
 
 USER_TEXT = "antiphon-user-text-9f2c"
@@ -59,7 +59,7 @@ def fit(
     go until half of the budget is left. The same beginning is therefore always cut at the same
     place, and a growing history keeps its cut, and so its prompt cache, until the next step.
 
-    `count`: text -> tokens. Raises ModelError when the system messages or the last turn alone are
+    `count`: text -> tokens. Raises RequestError when the system messages or the last turn alone are
     too long.
     """
     if (
@@ -71,9 +71,7 @@ def fit(
     system, turns = _split(messages)
     room = budget_tokens - sum(_tokens(message, count) for message in system)
     if room <= 0:
-        raise ModelError(
-            "the system prompt does not fit the context: shorten it or raise context_tokens"
-        )
+        raise _too_long("system prompt")
     costs = [sum(_tokens(message, count) for message in turn) for turn in turns]
     start = held = 0
     for last, cost in enumerate(costs):
@@ -84,10 +82,16 @@ def fit(
             held -= costs[start]
             start += 1
     if held > room:
-        raise ModelError(
-            "the last turn does not fit the context: shorten it or raise context_tokens"
-        )
+        raise _too_long("last turn")
     return (*system, *(message for turn in turns[start:] for message in turn))
+
+
+def _too_long(what: str) -> RequestError:
+    return RequestError(
+        f"the {what} does not fit the context: shorten it or raise context_tokens",
+        "messages",
+        "context_length_exceeded",
+    )
 
 
 def _split(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:

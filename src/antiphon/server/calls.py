@@ -19,7 +19,7 @@ from antiphon.core import events as ev
 from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
 from antiphon.core.trace_redact import redact
-from antiphon.errors import BusyError, ModelError
+from antiphon.errors import BusyError, NotReadyError
 from antiphon.files import private_folder, write_private
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Kind, ModelStatus
@@ -95,13 +95,13 @@ class Calls:
         return len(self._sessions)
 
     def check_room(self) -> None:
-        """Raises BusyError or ModelError, with what to tell the client, when no call can be taken now."""
+        """Raises BusyError or NotReadyError, with what to tell the client, when no call can be taken now."""
         if self._draining:
             self._refused()
             raise BusyError("the server is shutting down; call again in a minute")
         if not self.models.ready:
             self._refused()
-            raise ModelError(self._why_not_ready())
+            raise NotReadyError(self._why_not_ready())
         if len(self._sessions) >= self.settings.server.max_calls:
             self._refused()
             raise BusyError(f"all {self.settings.server.max_calls} lines are busy; try again soon")

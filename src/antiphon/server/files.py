@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response, UploadFile
 
 from antiphon.audio.containers import decode_file
 from antiphon.audio.encoding import CONTENT_TYPES, encode_file
-from antiphon.errors import AntiphonError, AudioError, BusyError, suggest
+from antiphon.errors import AntiphonError, AudioError, BusyError, RequestError, suggest, told
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.security import (
     Principal,
@@ -22,6 +23,7 @@ from antiphon.server.security import (
 )
 from antiphon.session.oneshot import Answer, answer
 
+log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["speech"], route_class=before_the_body(authorize))
 
 _CUT = "..."
@@ -58,10 +60,11 @@ async def speech_to_speech(
         )
     except BusyError as error:
         raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from None
-    except AudioError as error:
+    except (AudioError, RequestError) as error:
         raise HTTPException(400, str(error)) from None
     except AntiphonError as error:
-        raise HTTPException(503, str(error)) from None
+        log.warning("a recording could not be answered: %s", error)
+        raise HTTPException(503, told(error)) from None
     return Response(
         encoded,
         media_type=CONTENT_TYPES[response_format],

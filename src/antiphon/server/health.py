@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from antiphon.models.ports import Kind, ModelStatus
 from antiphon.server.calls import Calls, failed_kinds
+from antiphon.server.security import is_local
 
 router = APIRouter(tags=["health"])
 
@@ -38,7 +39,7 @@ async def ready(request: Request, response: Response) -> dict[str, Any]:
     return {
         "status": overall,
         "services": {_service(kind): _ready(status, kind) for kind in Kind if _chain(status, kind)},
-        "models": [_describe(link, status) for link in status],
+        "models": [_describe(link, status, is_local(request)) for link in status],
         "calls": len(calls),
         "max_calls": calls.settings.server.max_calls,
         "timestamp": _now(),
@@ -65,17 +66,19 @@ def _ready(status: list[ModelStatus], kind: Kind) -> bool:
     return any(link.state == "ready" for link in _chain(status, kind))
 
 
-def _describe(link: ModelStatus, status: list[ModelStatus]) -> dict[str, Any]:
+def _describe(link: ModelStatus, status: list[ModelStatus], is_local: bool) -> dict[str, Any]:
+    """What a model or its server said of a failure may name hosts and files: only this machine is told."""
     chain = _chain(status, link.kind)
+    error = link.error if is_local or not link.error else "the server's log says why"
     return {
         "kind": link.kind.value,
         "name": link.name,
         "state": link.state,
-        "detail": link.detail,
+        "detail": link.detail if is_local else link.detail.partition(" at ")[0],
         "load_s": None if link.load_s is None else round(link.load_s, 2),
         "in_use": link.in_use,
         "fallback": link.in_use and chain[0] is not link,
-        "error": link.error or None,
+        "error": error or None,
     }
 
 

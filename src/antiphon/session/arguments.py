@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from antiphon.errors import ToolError
+from antiphon.text import valid_json
 
 _MAX_CHARS = 100_000
 _MAX_DEPTH = 32
@@ -49,7 +50,7 @@ def parse_arguments(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load(text: str) -> Any:
     try:
-        return json.loads(text)
+        return valid_json(json.loads(text))
     except (ValueError, RecursionError):
         raise ToolError("the arguments are not valid JSON; write one JSON object") from None
 

@@ -17,7 +17,7 @@ from antiphon.core import events as ev
 from antiphon.core.history import Item
 from antiphon.core.policy import Policy
 from antiphon.core.record import TurnRecord
-from antiphon.errors import AudioError, ModelError
+from antiphon.errors import AudioError, ModelError, RequestError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import STT_RATE_HZ, Pcm16
 from antiphon.session.door import DoorAudio
@@ -66,7 +66,7 @@ class _FileDoor:
     def __init__(self) -> None:
         self.session: Session | None = None
         self.pieces: list[Pcm16] = []
-        self.faults: list[str] = []
+        self.faults: list[act.Fault] = []
         self.reply: act.ReplyEnded | None = None
         self.dropped = False
         self._samples = 0
@@ -75,7 +75,7 @@ class _FileDoor:
         assert self.session is not None
         match action:
             case act.Fault():
-                self.faults.append(action.message)
+                self.faults.append(action)
                 self.session.post(ev.Finish("failed"))
             case act.SpeechDropped():
                 self.dropped = True
@@ -128,7 +128,7 @@ async def answer(
 ) -> Answer:
     """`pcm`: mono, 16 kHz, shape [samples]. `history`: what was said before.
 
-    Raises AudioError when nobody speaks in it, ModelError when a model fails.
+    Raises AudioError when nobody speaks in it, ModelError when a model fails, RequestError when none can be asked this.
     """
     length_ms = len(pcm) * 1000 // STT_RATE_HZ
     policy = replace(
@@ -145,7 +145,13 @@ async def answer(
     door, hearing = _FileDoor(), _Hearing(policy.speech_threshold)
     call_id = f"file-{secrets.token_hex(4)}"
     session = Session(
-        call_id, models, door, policy=policy, agent=agent, observers=(hearing.observe,)
+        call_id,
+        models,
+        door,
+        policy=policy,
+        agent=agent,
+        observers=(hearing.observe,),
+        frank=True,  # whoever asked over a network is told less by the door
     )
     door.session = session
     running = asyncio.create_task(session.run(greet=False), name=f"answer {call_id}")
@@ -188,7 +194,10 @@ def _result(session: Session, door: _FileDoor) -> Answer:
             "no words were understood in this recording; check the microphone and its level"
         )
     if door.faults or not answers:
-        raise ModelError("; ".join(door.faults) or "the call ended without an answer")
+        reason = "; ".join(fault.message for fault in door.faults)
+        if any(fault.code == "invalid_request" for fault in door.faults):
+            raise RequestError(reason)
+        raise ModelError(reason or "the call ended without an answer")
     record = answers[-1]
     sound = np.concatenate(door.pieces) if door.pieces else np.empty(0, np.int16)
     return Answer(

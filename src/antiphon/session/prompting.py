@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from antiphon.core.history import Item, ToolRequest
+from antiphon.models.chat_request import is_object
 from antiphon.models.ports import Message, ToolCall
 
 RUNNING = '{"status": "still running; its result will follow"}'
@@ -62,4 +63,6 @@ def plain_messages(prompt: str, history: Iterable[Item]) -> tuple[Message, ...]:
 
 
 def _call(asked: ToolRequest) -> ToolCall:
-    return ToolCall(asked.call_id, asked.name, asked.arguments)
+    """What a model wrote that is no JSON object is told as none: templates and servers refuse to read it again."""
+    arguments = asked.arguments if is_object(asked.arguments) else "{}"
+    return ToolCall(asked.call_id, asked.name, arguments)

@@ -16,13 +16,15 @@ from typing import Any
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
-from antiphon.errors import AntiphonError
+from antiphon.core.policy import Policy
+from antiphon.errors import AntiphonError, ModelError, RequestError, see_log
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import STT_RATE_HZ, LlmRequest, Message, Pcm16, SpeechRequest, Usage
 from antiphon.session.coaching import coached, paced
 from antiphon.session.echo import LOOK_BACK_MS, is_echo
 from antiphon.session.outlet import Outlet
 from antiphon.session.prompting import messages, plain_messages
+from antiphon.session.reply_limit import ReplyLimit
 from antiphon.session.spoken import spoken
 from antiphon.session.tools import Toolbox, error_text, goes_in_circles, known_result
 from antiphon.session.utterance import UtteranceBuffer
@@ -60,7 +62,8 @@ class Agent:
 Post = Callable[[ev.Event], None]
 Begin = Callable[[], Coroutine[Any, Any, None]]
 """Begun by its task: a coroutine whose task is cancelled before its first step would never be awaited."""
-Failed = Callable[[str], ev.Event | None]
+Failed = Callable[[str, str], ev.Event | None]
+"""Told why, and how the protocols call it: `invalid_request` where no model is to blame, else empty."""
 
 
 class Runners:
@@ -85,6 +88,9 @@ class Runners:
         self._tasks: dict[str, set[asyncio.Task[None]]] = {}
         self._closed = False
         self._tool_calls = 0
+        self.frank = False
+        """Why a model failed is told, addresses and all: for the owner, not for a caller."""
+        self._max_reply_chars = self._max_reply_ms = 0
         self._voices: dict[str, str] = {}
         """Of the latest reply that asked for a voice of its own."""
         self.toolbox = Toolbox(call_id, post)
@@ -93,10 +99,14 @@ class Runners:
         self._told: tuple[Item, ...] = ()
         """The history of the latest reply."""
 
+    def limit_replies(self, policy: Policy) -> None:
+        """How long one may become."""
+        self._max_reply_chars, self._max_reply_ms = policy.max_reply_chars, policy.max_reply_ms
+
     # -- tasks ----------------------------------------------------------------------------------
 
     def _start(self, owner: str, begin: Begin, failed: Failed) -> None:
-        """`failed(reason)`: what to tell the conversation when the work does not come to its end."""
+        """`failed(reason, code)`: what to tell the conversation when the work does not come to its end."""
         if self._closed:
             return
         task = self._loop.create_task(self._watched(begin, failed))
@@ -108,10 +118,14 @@ class Runners:
         try:
             await begin()
         except AntiphonError as error:
-            self._fail(failed(str(error)))
+            code = "invalid_request" if isinstance(error, RequestError) else ""
+            if code:
+                log.info("call %s: a request was refused: %s", self._call_id, error)
+            hidden = isinstance(error, ModelError) and not self.frank
+            self._fail(failed(see_log(self._call_id) if hidden else str(error), code))
         except Exception:  # a bug of ours must not leave the caller waiting
             log.exception("call %s: a model task failed", self._call_id)
-            self._fail(failed("internal error; the log says more"))
+            self._fail(failed("internal error; the log says more", ""))
 
     def _fail(self, event: ev.Event | None) -> None:
         if event is not None:
@@ -147,7 +161,7 @@ class Runners:
         self._start(
             f"turn {turn}",
             lambda: self._transcribe(action),
-            lambda reason: ev.TranscriptFailed(turn, attempt, reason, partial),
+            lambda reason, code: ev.TranscriptFailed(turn, attempt, reason, partial),
         )
 
     async def _transcribe(self, action: act.Transcribe) -> None:
@@ -169,7 +183,7 @@ class Runners:
 
     def score_turn(self, action: act.ScoreTurn) -> None:
         # Without a score the silence limits decide.
-        self._start(f"turn {action.turn}", lambda: self._score_turn(action), lambda reason: None)
+        self._start(f"turn {action.turn}", lambda: self._score_turn(action), lambda *why: None)
 
     async def _score_turn(self, action: act.ScoreTurn) -> None:
         pcm = self._audio.slice(action.start_ms, action.end_ms)
@@ -183,7 +197,7 @@ class Runners:
         if owner not in self._tasks:  # never a queue of them: the next one covers this one
             request = self._request((*action.history, Item("", "user", action.text)), {})
             work = self._work(_PARTIAL_SLACK_MS)
-            self._start(owner, lambda: self._models.warm(request, work=work), lambda reason: None)
+            self._start(owner, lambda: self._models.warm(request, work=work), lambda *why: None)
 
     def generate(self, action: act.Generate) -> None:
         reply = action.reply
@@ -194,7 +208,7 @@ class Runners:
         self._start(
             f"reply {reply}",
             lambda: self._generate(action),
-            lambda reason: ev.ReplyFailed(reply, reason),
+            lambda reason, code: ev.ReplyFailed(reply, reason, code),
         )
 
     async def _generate(self, action: act.Generate) -> None:
@@ -203,12 +217,16 @@ class Runners:
         told = action.options.get("input", action.history)
         request = self._request(told, dict(action.options))
         request = replace(request, judge_words=action.judge_words)
+        limit = ReplyLimit(self._max_reply_chars)
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
                 if delta.ends_here is not None:
                     self._post(ev.WordsJudged(reply, delta.ends_here))
-                if delta.text:
-                    self._post(ev.ReplyText(reply, delta.text))
+                if text := limit.take(delta.text):
+                    self._post(ev.ReplyText(reply, text))
+                if limit.reached:
+                    finish = "length"
+                    break
                 part, call = delta.tool_part, delta.tool_call
                 if part is not None and part.name in self._declared:
                     if part.call_id not in own_ids:
@@ -269,19 +287,22 @@ class Runners:
         self._start(
             f"reply {reply}",
             lambda: self._speak(action),
-            lambda reason: ev.ClauseFailed(reply, clause, reason),
+            lambda reason, code: ev.ClauseFailed(reply, clause, reason),
         )
 
     async def _speak(self, action: act.Speak) -> None:
         reply, clause, agent = action.reply, action.clause, self.agent
         voice = self._voices.get(reply, agent.voice)
         request = SpeechRequest(action.text, voice, agent.language, paced(agent.speed, agent.level))
-        work = self._work(_AHEAD_SLACK_MS if clause else 0)
+        work, clause_ms = self._work(_AHEAD_SLACK_MS if clause else 0), 0
         async with aclosing(self._models.synthesize(request, work=work)) as chunks:
             async for chunk in chunks:
                 made_ms = self._outlet.add(reply, chunk.pcm, chunk.rate_hz)
                 self._post(ev.ClauseAudio(reply, clause, made_ms))
                 self._outlet.pump()
+                clause_ms += made_ms
+                if 0 < self._max_reply_ms <= clause_ms:  # a voice that does not stop
+                    break
         self._post(ev.ClauseAudio(reply, clause, self._outlet.end_clause(reply)))
         self._outlet.pump()  # before the end is told: a door that does not pace has sent all by then
         self._post(ev.ClauseSpoken(reply, clause))

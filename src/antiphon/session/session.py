@@ -62,7 +62,9 @@ class Session:
         agent: Agent,
         observers: tuple[Observer, ...] = (),
         denoise: int = 0,
+        frank: bool = False,
     ) -> None:
+        """`frank`: tell why a model failed, addresses and all. Only where the owner alone is told."""
         self.call_id = call_id
         self.records: list[TurnRecord] = []
         self.conversation = Conversation(policy)
@@ -85,6 +87,8 @@ class Session:
         )
         self._outlet = Outlet(door, self._on_sent)
         self._runners = Runners(call_id, models, agent, self._ear.kept, self._outlet, self.post)
+        self._runners.limit_replies(policy)
+        self._runners.frank = frank
         self._stall = StallClock(self._loop, self._ear.feed_silence)
         self._tap: Tap | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -263,6 +267,8 @@ class Session:
     def _notice(self, action: act.Action) -> None:
         if isinstance(action, act.TurnRecorded):
             self.records.append(action.record)
+        if isinstance(action, act.ReplyGenerated) and action.finish == "length":
+            log.info("call %s: reply %s ended at its limit", self.call_id, action.reply)
         if isinstance(action, act.FloorChanged):
             self._stall.watch(action.floor in _LISTENING)
         self.door.notice(action)

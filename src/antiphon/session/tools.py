@@ -17,8 +17,10 @@ from typing import Any
 
 from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
-from antiphon.errors import ToolError
+from antiphon.errors import RequestError, ToolError
+from antiphon.schemas import bounded as bounded_schema
 from antiphon.session.arguments import parse_arguments
+from antiphon.text import valid_text
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +125,17 @@ class Toolbox:
         return len(self._tools)
 
     def offer(self, tools: Iterable[Tool]) -> None:
-        """More functions from now on. One of a name that is there already takes its place."""
-        self._tools.update((tool.name, tool) for tool in tools)
+        """More functions from now on. One of a name that is there already takes its place.
+
+        One with a JSON schema that no model should be given is left out: else no reply could be made.
+        """
+        for tool in tools:
+            try:
+                bounded_schema(tool.parameters, tool.name)
+            except RequestError as error:
+                log.warning("call %s: a function is left out: %s", self._call_id, error)
+            else:
+                self._tools[tool.name] = tool
 
     def specs(self) -> tuple[dict[str, Any], ...]:
         return tuple(tool.spec() for tool in self._tools.values())
@@ -171,7 +182,7 @@ class Toolbox:
         return error_text(reason)
 
     def _return(self, call: ToolRequest, output: str) -> None:
-        self._post(ev.ToolReturned(call.call_id, output))
+        self._post(ev.ToolReturned(call.call_id, valid_text(output)))
 
     async def close(self) -> None:
         """Cancel what runs and wait until it is gone; a function that does not let itself be cancelled is left."""

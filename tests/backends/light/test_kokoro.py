@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from antiphon.audio.resample import resample
-from antiphon.errors import ModelError
+from antiphon.errors import RequestError
 from antiphon.models.ports import SpeechRequest
 from antiphon.models.store import WeightStore
 from antiphon.models.stt.moonshine import Moonshine
@@ -37,7 +37,7 @@ def test_it_is_understood(kokoro: Kokoro, weights: WeightStore, voice: str) -> N
 
 
 def test_a_voice_that_is_not_there(kokoro: Kokoro) -> None:
-    with pytest.raises(ModelError, match="did you mean 'af_heart'"):
+    with pytest.raises(RequestError, match="did you mean 'af_heart'"):
         list(kokoro.synthesize(SpeechRequest("Hello.", "af_hart")))
 
 

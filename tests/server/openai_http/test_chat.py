@@ -13,6 +13,7 @@ from openai import OpenAI
 from tests.server.openai_http.support import asked, sdk
 from tests.support import PATIENCE_S, STORY, nothing_left, run, until
 
+from antiphon.models.chain import REST_FAILURES
 from antiphon.models.ports import Kind
 from antiphon.models.registry import register_model
 from antiphon.models.scripted import ScriptedLlm
@@ -27,6 +28,10 @@ TOOLS = {
         "rules": {"time": "It is noon.", "story": STORY},
     }
 }
+
+
+def tool(parameters: dict[str, Any], name: str = "f") -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
 def user(text: str) -> list[Any]:
@@ -227,7 +232,7 @@ def test_a_model_that_fails(tmp_path: Path) -> None:
         options = {"models__options__llm__scripted": {"fail_always": True}}
         async with asked(tmp_path, **options) as (_, client):
             for stream in (False, True):
-                with pytest.raises(openai.InternalServerError, match="told to fail"):
+                with pytest.raises(openai.InternalServerError, match="the server's log says why"):
                     await client.chat.completions.create(
                         model="x", messages=user("a"), stream=stream
                     )
@@ -236,7 +241,7 @@ def test_a_model_that_fails(tmp_path: Path) -> None:
             answer = await client.chat.completions.create(
                 model="x", messages=user("a b c d"), stream=True
             )
-            with pytest.raises(openai.APIError, match="told to fail"):
+            with pytest.raises(openai.APIError, match="the server's log says why"):
                 [chunk async for chunk in answer]
 
     run(main())
@@ -265,5 +270,58 @@ def test_models(tmp_path: Path) -> None:
                     return found.choices[0].message.content
 
             assert await asyncio.to_thread(sync) == "It is noon."
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tools": [tool({"$ref": "#"})]}, "tools[0].function.parameters"),
+        ({"tools": [tool({}), tool({})]}, "tools[1].function.name"),
+        ({"tools": [tool({}, "no name")]}, "tools[0].function.name"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "tool_calls": [
+                            {"type": "function", "function": {"name": "f", "arguments": "{"}}
+                        ],
+                    }
+                ]
+            },
+            "messages[0].tool_calls",
+        ),
+    ],
+)
+def test_what_the_request_got_wrong_closes_nothing(
+    tmp_path: Path, body: dict[str, Any], param: str
+) -> None:
+    async def main() -> None:
+        async with asked(tmp_path) as (served, client):
+            create: Any = client.chat.completions.create
+            for stream in (False, True) * REST_FAILURES:
+                with pytest.raises(openai.BadRequestError) as found:
+                    await create(model="x", stream=stream, **{"messages": user("a"), **body})
+                assert found.value.param == param
+            assert (await served.http.get("/ready")).status_code == 200
+            assert await create(model="x", messages=user("a"))
+
+    run(main())
+
+
+def test_half_characters_of_a_model_are_replaced(tmp_path: Path) -> None:
+    async def main() -> None:
+        options = {"models__options__llm__scripted": {"rules": {"time": "It is \ud83d noon\x00."}}}
+        async with asked(tmp_path, **options) as (_, client):
+            whole = await client.chat.completions.create(model="x", messages=user("time"))
+            said = "It is \N{REPLACEMENT CHARACTER} noon."
+            assert whole.choices[0].message.content == said
+            chunks = await client.chat.completions.create(
+                model="x", messages=user("time"), stream=True
+            )
+            pieces = [c.choices[0].delta.content or "" async for c in chunks if c.choices]
+            assert "".join(pieces) == said
 
     run(main())

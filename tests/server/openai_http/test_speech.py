@@ -221,7 +221,9 @@ def test_a_voice_that_fails(tmp_path: Path) -> None:
     async def main() -> None:
         options = {"models__options__tts__scripted": {"fail_always": True}}
         async with nothing_left(), asked(tmp_path, **options) as (_, client):
-            with pytest.raises(openai.InternalServerError, match="told to fail") as found:
+            with pytest.raises(
+                openai.InternalServerError, match="the server's log says why"
+            ) as found:
                 await client.audio.speech.create(input=TEXT, model="x", voice="alloy")
             assert found.value.status_code == 503
         options = {"models__options__tts__scripted": {"fail_always": True, "fail_after": 2}}

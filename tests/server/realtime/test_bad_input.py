@@ -79,6 +79,16 @@ SESSIONS: list[tuple[Any, str, str]] = [
         "invalid_value",
         "session.tools[0].parameters.properties",
     ),
+    (
+        {"tools": [{"name": "a", "parameters": {"$ref": "#"}}]},
+        "invalid_value",
+        "session.tools[0].parameters",
+    ),
+    (
+        {"tools": [{"name": "a", "parameters": {"properties": {"b": {"minLength": 10**9}}}}]},
+        "invalid_value",
+        "session.tools[0].parameters",
+    ),
     ({"tools": [{"type": "mcp", "server_label": "x"}]}, "invalid_value", "session.tools[0].type"),
     ({"tool_choice": "maybe"}, "invalid_value", "session.tool_choice"),
     ({"tool_choice": {"type": "mcp"}}, "invalid_value", "session.tool_choice"),

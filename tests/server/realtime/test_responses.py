@@ -71,7 +71,7 @@ def test_a_model_that_fails_ends_the_response_and_not_the_session(tmp_path: Path
             assert done["status"] == "failed"
             error = done["status_details"]["error"]
             assert (error["type"], error["code"]) == ("server_error", "reply_failed")
-            assert "told to fail" in error["message"]
+            assert "the server's log says why" in error["message"]
             assert not c.of("error")  # several clients take any for the end
             assert (await c.respond())["status"] == "completed"
 

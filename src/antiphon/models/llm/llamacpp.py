@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.chat import ThoughtFilter, WrittenCall, as_wire, error_text
 from antiphon.models.completions import Reply, Stream, read, read_judgement
 from antiphon.models.ports import LlmDelta, LlmRequest, Message, ModelInfo, WeightSource
@@ -340,7 +340,7 @@ class LlamaCpp:
         if self._server is None:
             raise ModelError("the language model is not loaded")
         if not request.messages:
-            raise ModelError("the language model was asked without a message")
+            raise RequestError("the language model was asked without a message", "messages")
         reply = min(request.max_tokens, self._slot_tokens // 4)
         tools = self._count(_tools_json(request)) if request.tools else 0
         budget = self._slot_tokens - reply - tools - _MARGIN_TOKENS
@@ -371,6 +371,8 @@ class LlamaCpp:
             answer: dict[str, Any] = response.json()
         except (httpx.HTTPError, ValueError) as error:
             raise ModelError(f"llama.cpp does not answer: {error}") from error
+        if response.is_client_error:  # a template is a program, and may refuse a conversation
+            raise RequestError(f"the language model cannot be asked this: {error_text(answer)}")
         if response.is_error:
             raise ModelError(f"llama.cpp: {error_text(answer)}")
         return answer

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from antiphon.errors import AntiphonError, ModelError
+from antiphon.errors import AntiphonError, ModelError, RequestError
 from antiphon.models.chat import ThoughtFilter, ToolCalls, as_wire
 from antiphon.models.endpoint import OPENAI_URL, Endpoint
 from antiphon.models.ports import LlmDelta, LlmRequest, Message, ModelInfo, Usage, WeightSource
@@ -150,7 +150,7 @@ class OpenAICompatible:
 
     def _messages(self, messages: tuple[Message, ...]) -> list[dict[str, Any]]:
         if not messages:
-            raise ModelError("the language model was asked without a message")
+            raise RequestError("the language model was asked without a message", "messages")
         return as_wire(messages)
 
 

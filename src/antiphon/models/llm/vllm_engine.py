@@ -14,7 +14,7 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.in_process_chat import ChatPrompts, ReplyText
 from antiphon.models.ports import LlmDelta, LlmRequest, ModelInfo, Usage, WeightSource
 from antiphon.models.registry import register_model
@@ -178,6 +178,10 @@ class VllmEngine:
                 yield output
         except TimeoutError:
             raise ModelError(f"vLLM gave no token for {_SILENCE_S:g} s") from None
+        except ValueError as error:  # vLLM's word for a request that it will not begin
+            raise RequestError(
+                f"the language model cannot be asked this: {_said(error)}"
+            ) from error
         except Exception as error:
             raise ModelError(f"vLLM: {_said(error)}") from error
         finally:

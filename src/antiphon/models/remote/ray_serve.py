@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from antiphon.errors import AntiphonError, BusyError, ModelError
+from antiphon.errors import AntiphonError, BusyError, ModelError, RequestError
 from antiphon.models.ports import (
     LlmDelta,
     LlmRequest,
@@ -173,6 +173,8 @@ class RayDeployment:
                 return BusyError(f"{name} has as many requests as it can hold; try again soon")
             case BusyError():
                 return BusyError(_line(known))
+            case RequestError():
+                return known
             case AntiphonError():
                 return ModelError(_line(known))
             case (

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.errors import ModelError, suggest
+from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import device_and_dtype
@@ -112,7 +112,7 @@ class Chatterbox:
 
     def _known(self, voice: str) -> None:
         if voice not in self._voices:
-            raise ModelError(f"Chatterbox has no voice {voice!r}{suggest(voice, self._voices)}")
+            raise RequestError(f"Chatterbox has no voice {voice!r}{suggest(voice, self._voices)}")
 
     def _speak(self, text: str, voice: str) -> Float32:
         with self._turn:
@@ -138,7 +138,7 @@ def _cloned(model: Any, clip: Path) -> Any:
     try:
         model.prepare_conditionals(str(clip), exaggeration=0.0)
     except Exception as error:
-        raise ModelError(f"{clip.name} cannot be cloned: {_said(error)}") from error
+        raise RequestError(f"{clip.name} cannot be cloned: {_said(error)}") from error
     return model.conds
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.errors import ModelError, suggest
+from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import device_and_dtype, missing
@@ -110,7 +110,7 @@ class Xtts:
         try:
             latents, embedding = self._model.get_conditioning_latents(audio_path=[str(clip)])
         except Exception as error:
-            raise ModelError(f"{clip.name} cannot be cloned: {_said(error)}") from error
+            raise RequestError(f"{clip.name} cannot be cloned: {_said(error)}") from error
         return latents, embedding
 
     def learn_voice(self, name: str, clip: Path) -> None:
@@ -129,7 +129,7 @@ class Xtts:
             return
         voice = request.voice or self._voice
         if voice not in self._voices:
-            raise ModelError(f"XTTS has no voice {voice!r}{suggest(voice, self._voices)}")
+            raise RequestError(f"XTTS has no voice {voice!r}{suggest(voice, self._voices)}")
         latents, embedding = self._voices[voice]
         language = request.language or "en"
         stream = self._model.inference_stream(
@@ -207,7 +207,7 @@ class Coqui:
             raise ModelError("Coqui is not loaded; call load() first")
         voice = request.voice or self._voice
         if voice and voice not in self.info.voices:
-            raise ModelError(
+            raise RequestError(
                 f"{self._name} has no voice {voice!r}{suggest(voice, self.info.voices)}"
             )
         for sentence in split_sentences(request.text):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.tts.finish import active_rms, finish
@@ -57,7 +57,7 @@ class Espeak:
             return
         voice = request.voice or request.language or self._voice
         if not _VOICE.fullmatch(voice):  # a path would make the program read that file
-            raise ModelError(f"espeak-ng has no voice {voice[:40]!r}; see `espeak-ng --voices`")
+            raise RequestError(f"espeak-ng has no voice {voice[:40]!r}; see `espeak-ng --voices`")
         speed = round(_WORDS_PER_MINUTE * request.speed)
         said = self._run("--stdout", "-v", voice, "-s", str(speed), "--stdin", text=request.text)
         with wave.open(io.BytesIO(said)) as file:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from antiphon.errors import ModelError, suggest
+from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
@@ -137,7 +137,7 @@ class Kokoro:
         try:
             return self._styles[voice]
         except KeyError:
-            raise ModelError(
+            raise RequestError(
                 f"Kokoro has no voice {voice!r}{suggest(voice, self._styles)}"
             ) from None
 
@@ -159,8 +159,8 @@ def _phonemes(text: str) -> str:
     try:
         with _LEXICON_LOCK:
             found = str(piper_g2p.phonemize_to_espeak_ipa(text))
-    except piper_g2p.PiperG2PError:
-        return ""  # its way of saying that there is nothing to say
+    except Exception:  # noqa: BLE001 - raised for what it cannot say, by several names
+        return ""
     for espeak, symbol in _FROM_ESPEAK:
         found = found.replace(espeak, symbol)
     return found

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.errors import ModelError, suggest
+from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import device_and_dtype
@@ -113,7 +113,7 @@ class MoshiTts:
             return
         voice = request.voice or self._wanted[0]
         if voice not in self._voices:
-            raise ModelError(
+            raise RequestError(
                 f"{self._name} has no voice {voice!r}{suggest(voice, self._voices)}; add it to the option voices"
             )
         attributes, prefixes = self._voices[voice]

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from antiphon.models.tts.spoken_english import speak_english
 
+_LONGEST_PIECE = 2_000
+"""Characters that are looked at together: the work grows with the text and not with its square."""
+_LONGEST_WORD = 200
+"""Characters without a space; what is longer is no word and no address, and is read in parts."""
 _LONGEST_SENTENCE = 300
 """Characters: what is longer is cut at a comma or a space, so that no synthesis runs for seconds.
 """
@@ -22,10 +27,28 @@ def normalise(text: str, language: str = "en") -> str:
     `language`: ISO 639-1. Other languages than English only lose markup, emoji and control
     characters.
     """
-    text = strip_markup(_plain_characters(text))
-    if language.partition("-")[0].lower() == "en":
+    english = language.partition("-")[0].lower() == "en"
+    pieces = (_normalise(piece, english) for piece in _pieces(text))
+    return " ".join(piece for piece in pieces if piece)
+
+
+def _normalise(text: str, english: bool) -> str:
+    text = strip_markup(_plain_characters(_LONG_WORD.sub(r"\g<0> ", text)))
+    text = _DRAWN_OUT.sub(r"\1\1\1\1", text)
+    if english:
         text = speak_english(text)
-    return _tidy(text)
+    return _NO_WORD.sub(r"\g<0> ", _tidy(text))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut at a line's or a word's end, where there is one."""
+    at = 0
+    while len(text) - at > _LONGEST_PIECE:
+        until = at + _LONGEST_PIECE
+        cut = max(text.rfind(mark, at + _LONGEST_PIECE // 2, until) for mark in ("\n", " ")) + 1
+        yield text[at : cut or until]
+        at = cut or until
+    yield text[at:]
 
 
 def split_sentences(text: str) -> list[str]:
@@ -95,6 +118,11 @@ _UNSPEAKABLE = re.compile(
     "\u20e3\u2191-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001faff\U000e0000-\U000e007f]+"
 )
 
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
+_DRAWN_OUT = re.compile(r"([^\W\d_])\1{4,}")
+"""`Nooooooo`: four letters of a kind say as much."""
+_NO_WORD = re.compile(r"[A-Za-z\u00c0-\u024f'-]{60}(?=[A-Za-z\u00c0-\u024f'-])")
+"""Phonemisers need seconds for such a one."""
 _SPACES = re.compile(r"[ \t]+")
 _BLANK_LINES = re.compile(r"\n ?(?:\n ?)+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)[\"')]*\s+(?=\S)")

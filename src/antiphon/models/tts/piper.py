@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.errors import ModelError
+from antiphon.errors import ModelError, RequestError
 from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
@@ -180,7 +180,9 @@ class _Voice:
             return self.speakers[name]
         except KeyError:
             known = ", ".join(list(self.speakers)[:8])
-            raise ModelError(f"this Piper voice has no speaker {name!r}; known: {known}") from None
+            raise RequestError(
+                f"this Piper voice has no speaker {name!r}; known: {known}"
+            ) from None
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
@@ -212,8 +214,8 @@ def _phonemiser(name: str, kind: str, espeak_voice: str) -> Callable[[str], str]
         try:
             with _LEXICON_LOCK:
                 return str(piper_g2p.phonemize_to_espeak_ipa(text))
-        except piper_g2p.PiperG2PError:
-            return ""  # its way of saying that there is nothing to say
+        except Exception:  # noqa: BLE001 - raised for what it cannot say, by several names
+            return ""
 
     return phonemes
 

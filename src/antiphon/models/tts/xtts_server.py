@@ -7,6 +7,7 @@ back with every request. Works on the event loop and only waits there.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from antiphon.audio.framing import ByteJoiner
-from antiphon.errors import ModelError, suggest
+from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.addresses import RETRY_S, Addresses
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
@@ -26,7 +27,10 @@ _KEEP_S = 60.0
 _SHORT_CODES = {"zh": "zh-cn"}
 
 _NOT_NOW = (429, 502, 503, 504)
-_OURS = (400, 401, 403, 404, 422)
+log = logging.getLogger(__name__)
+_OF_THE_REQUEST = (400, 413, 422)
+"""Answers that blame what was asked."""
+_OURS = (401, 403, 404)
 """Answers that asking again, or elsewhere, will not change."""
 
 
@@ -96,8 +100,8 @@ class XttsServer:
             return
         voice = request.voice or self._voice
         if voice not in self._speakers:
-            raise ModelError(
-                f"{self._addresses.where} has no voice {voice!r}{suggest(voice, self._speakers)}"
+            raise RequestError(
+                f"the XTTS server has no voice {voice!r}{suggest(voice, self._speakers)}"
             )
         language = request.language or self._language
         body = {
@@ -143,6 +147,11 @@ class XttsServer:
                 said = (await response.aread())[:200].decode(errors="replace")
                 problem = f"answered {response.status_code}: {' '.join(said.split())}"
                 await response.aclose()
+                if response.status_code in _OF_THE_REQUEST:
+                    log.warning("the XTTS server %s %s", self._addresses.where, problem)
+                    raise RequestError(
+                        "the XTTS server refuses this text; the server's log says why"
+                    )
                 if response.status_code in _OURS:
                     break
                 gone = response.status_code in _NOT_NOW

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, told
 from antiphon.models.ports import Kind, LlmDelta, LlmRequest, Message, ToolCall, Usage
 from antiphon.server.openai_http.work import (
     Admitted,
@@ -96,7 +96,7 @@ async def _chunks(job: Job, ask: wire.ChatAsk) -> AsyncGenerator[bytes, None]:
     except AntiphonError as error:
         if not sent:
             raise
-        yield sse.failed(str(error))
+        yield sse.failed(told(error, job.id))
         return
     if rest := reply.filter.flush():
         yield sse.event(answer.text(rest))

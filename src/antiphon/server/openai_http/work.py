@@ -17,7 +17,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from antiphon.config import Settings
-from antiphon.errors import AntiphonError, AudioError, BusyError, ModelError
+from antiphon.errors import (
+    AntiphonError,
+    AudioError,
+    BusyError,
+    ModelError,
+    RequestError,
+    told,
+)
 from antiphon.models.pool import ModelSet, Work
 from antiphon.server.calls import Calls, failed_kinds
 from antiphon.server.refusal import Refused
@@ -102,6 +109,7 @@ async def job_for(request: Request, principal: Principal) -> AsyncIterator[Job]:
         raise _not_now(f"{reason}; see /ready")
     places: Places = request.app.state.places
     job = Job(request, principal)
+    request.state.job_id = job.id
     with places.one():
         try:
             yield job
@@ -114,20 +122,26 @@ def _not_now(message: str) -> Refused:
 
 
 @contextmanager
-def openai_errors() -> Iterator[None]:
-    """Errors of ours, as refusals with the status that OpenAI's clients expect."""
+def openai_errors(reference: str = "") -> Iterator[None]:
+    """Errors of ours, as refusals with the status that OpenAI's clients expect.
+
+    `reference`: the id under which the log has more.
+    """
     try:
         yield
     except Refused:
         raise
     except BadRequest as error:
         raise Refused(400, str(error), error.code, param=error.param) from None
+    except RequestError as error:
+        raise Refused(400, str(error), error.code, param=error.param) from None
     except AudioError as error:
         raise Refused(400, str(error), "invalid_audio", param="file") from None
     except BusyError as error:
         raise Refused(429, str(error), "rate_limit_exceeded", retry_after_s=_RETRY_S) from None
     except AntiphonError as error:
-        raise Refused(503, str(error), "model_error", retry_after_s=_RETRY_S) from None
+        log.warning("%s: answered with 503: %s", reference or "a request", error)
+        raise Refused(503, told(error, reference), "model_error", retry_after_s=_RETRY_S) from None
     except TimeoutError:
         raise Refused(
             504, "it took too long; send less at a time", "timeout", retry=False
@@ -143,7 +157,7 @@ async def finish(request: Request, work: Coroutine[Any, Any, Response]) -> Respo
     working = asyncio.create_task(work)
     gone = asyncio.create_task(_until_gone(request))
     try:
-        with openai_errors():
+        with openai_errors(getattr(request.state, "job_id", "")):
             async with asyncio.timeout(limit_s):
                 await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
             return working.result() if working.done() else Response(status_code=_NOBODY)

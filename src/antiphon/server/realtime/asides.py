@@ -13,9 +13,10 @@ from contextlib import aclosing
 from antiphon.audio.resample import Resampler
 from antiphon.core.clauses import ClauseCutter
 from antiphon.core.history import ToolRequest
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, RequestError, told
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
+from antiphon.session.reply_limit import ReplyLimit
 from antiphon.session.runners import Agent
 from antiphon.wire.realtime import audio as formats
 from antiphon.wire.realtime import responses
@@ -34,7 +35,9 @@ _CLAUSE_CHARS = 200
 class Asides:
     """Of one session."""
 
-    def __init__(self, call_id: str, models: ModelSet) -> None:
+    def __init__(self, call_id: str, models: ModelSet, max_reply_chars: int = 0) -> None:
+        """`max_reply_chars`: of each; 0: no limit."""
+        self._max_reply_chars = max_reply_chars
         self._call_id = f"{call_id}-aside"
         """A name of its own in the models: the conversation's prompt cache stays as it is."""
         self._models = models
@@ -85,7 +88,9 @@ class Asides:
             async with asyncio.timeout(_LIMIT_S):
                 await self._generate(response, request, agent)
         except AntiphonError as error:
-            response.close("failed", responses.failed("reply_failed", str(error)), Tokens())
+            code = "invalid_request" if isinstance(error, RequestError) else "reply_failed"
+            details = responses.failed(code, told(error, self._call_id))
+            response.close("failed", details, Tokens())
         except TimeoutError:
             reason = f"no answer within {_LIMIT_S:g} s"
             response.close("failed", responses.failed("reply_timeout", reason), Tokens())
@@ -97,7 +102,7 @@ class Asides:
     async def _generate(self, response: Response, request: LlmRequest, agent: Agent) -> None:
         cutter = ClauseCutter(first_words=0, max_chars=_CLAUSE_CHARS)
         speaks = response.terms.modality == "audio"
-        usage, finish = Usage(), "stop"
+        usage, finish, limit = Usage(), "stop", ReplyLimit(self._max_reply_chars)
         asked = LlmRequest(
             request.messages,
             self._call_id,
@@ -109,7 +114,8 @@ class Asides:
         item = f"{response.id}_item"
         async with aclosing(self._models.generate(asked, work=self._work())) as deltas:
             async for delta in deltas:
-                response.say(item, delta.text)
+                text = limit.take(delta.text)
+                response.say(item, text)
                 if (part := delta.tool_part) is not None:
                     response.write_call(
                         f"{item}_{part.call_id}", part.call_id, part.name, part.text
@@ -119,9 +125,12 @@ class Asides:
                     told = ToolRequest(name, call.name, call.arguments)
                     response.call(f"{item}_{name}", told)
                 if speaks:
-                    for clause in cutter.feed(delta.text):
+                    for clause in cutter.feed(text):
                         await self._speak(response, item, clause, agent)
                 finish, usage = delta.finish or finish, delta.usage or usage
+                if limit.reached:
+                    finish = "length"
+                    break
         for clause in cutter.flush() if speaks else ():
             await self._speak(response, item, clause, agent)
         tokens = Tokens(usage.input_tokens, usage.output_tokens, usage.cached_tokens)

@@ -52,7 +52,6 @@ class Conductor:
         owner: tuple[Policy, Agent],
     ) -> None:
         """`owner`: policy and agent as the settings have them."""
-        self.asides = Asides(call.call_id, models)
         self.strict_truncate = False
         self.clear_line: Callable[[], None] | None = None
         """Where the voice goes a way of its own: forget what has not been played."""
@@ -64,6 +63,7 @@ class Conductor:
         self._codec = codec
         self._emit = encoder.emit
         self._policy, self._agent = owner
+        self.asides = Asides(call.call_id, models, self._policy.max_reply_chars)
         self._created = 0
         encoder.runs_here = call.runs
         encoder.unwanted = lambda core_id: call.post(ev.DeleteItem(core_id))

@@ -16,7 +16,7 @@ import msgspec
 from fastapi import APIRouter, Depends, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from antiphon.errors import AntiphonError, ProtocolError
+from antiphon.errors import AntiphonError, ProtocolError, told
 from antiphon.models.ports import LlmRequest, Message, Usage
 from antiphon.server.security import authorize
 from antiphon.server.services.streams import Stream, Streams
@@ -54,7 +54,7 @@ async def generate(socket: WebSocket) -> None:
         with streams.one("llm") as place:
             await _Dialogue(socket, streams, place).run()
     except AntiphonError as error:  # no place: later requests would fare no better
-        await _send(socket, {"type": "error", "message": str(error)})
+        await _send(socket, {"type": "error", "message": told(error)})
         await socket.close(1013)
     except (WebSocketDisconnect, TimeoutError, OSError):
         log.info("an llm client left")
@@ -135,7 +135,7 @@ class _Dialogue:
                         said += delta.text
                         await self._token(said if cumulative else delta.text, finished=False)
         except AntiphonError as error:
-            await _send(self._socket, {"type": "error", "message": str(error)})
+            await _send(self._socket, {"type": "error", "message": told(error, self._place.name)})
             return
         except (WebSocketDisconnect, TimeoutError, OSError):
             return  # the reader will find out

@@ -9,7 +9,7 @@ import asyncio
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from antiphon.errors import ProtocolError
+from antiphon.errors import ProtocolError, told
 from antiphon.wire import moshi
 
 _SEND_S = 10.0
@@ -69,7 +69,7 @@ class MoshiPeer:
             if error is not None:
                 code = _UNSUPPORTED if isinstance(error, ProtocolError) else _BUSY
                 if said:
-                    await self.send(moshi.Error(str(error)))
+                    await self.send(moshi.Error(told(error)))
             async with asyncio.timeout(_SEND_S):
                 await self._socket.close(code)
         except (WebSocketDisconnect, RuntimeError, TimeoutError, OSError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from antiphon.config import Settings
-from antiphon.errors import BusyError, ModelError
+from antiphon.errors import BusyError, NotReadyError
 from antiphon.models.pool import ModelSet, Work
 from antiphon.observe.metrics import Metrics
 from antiphon.server.calls import failed_kinds
@@ -58,10 +58,10 @@ class Streams:
 
     @contextmanager
     def one(self, protocol: str) -> Iterator[Stream]:
-        """A place, for as long as the context lasts. Raises BusyError or ModelError, with what to tell the client."""
+        """A place, for as long as the context lasts. Raises BusyError, NotReadyError, with what to tell the client."""
         try:
             self._check_room()
-        except (BusyError, ModelError) as error:
+        except (BusyError, NotReadyError) as error:
             self.metrics.refused()
             log.info("%s: refused: %s", protocol, error)
             raise
@@ -84,7 +84,7 @@ class Streams:
         if not self.models.ready:
             failed = failed_kinds(self.models.status())
             reason = f"no {failed[0]} model could be loaded" if failed else "the model still loads"
-            raise ModelError(f"{reason}; see /ready")
+            raise NotReadyError(f"{reason}; see /ready")
         if len(self._open) >= self.settings.server.max_calls:
             raise BusyError("no free channels")  # the words that Kyutai's clients know
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 
 from antiphon.config.sections import ServerSettings
-from antiphon.errors import AntiphonError, ConfigError, ProtocolError
+from antiphon.errors import AntiphonError, ConfigError, ProtocolError, told
 from antiphon.models.ports import Kind
 from antiphon.server.security import is_loopback
 from antiphon.server.services.streams import Streams
@@ -149,7 +149,7 @@ class _Connection:
 
 
 def _error(error: AntiphonError) -> Event:
-    return Event("error", {"text": str(error), "code": type(error).__name__})
+    return Event("error", {"text": told(error), "code": type(error).__name__})
 
 
 def _busy() -> Event:

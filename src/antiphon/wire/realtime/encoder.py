@@ -22,7 +22,7 @@ from antiphon.wire.realtime.names import Names
 from antiphon.wire.realtime.responses import Response, Terms, Tokens
 from antiphon.wire.realtime.session import Session
 
-_OF_A_REPLY = ("reply_failed", "reply_timeout", "speech_failed")
+_OF_A_REPLY = ("reply_failed", "reply_timeout", "speech_failed", "invalid_request")
 """Faults that `response.done` tells; several clients take any `error` for the end of the session."""
 _COMMANDS = (
     "conversation_already_has_active_response",

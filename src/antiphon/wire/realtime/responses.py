@@ -303,7 +303,8 @@ def cancelled(reason: str) -> dict[str, Any]:
 
 
 def failed(code: str, message: str) -> dict[str, Any]:
-    error = {"type": "server_error", "code": code, "message": message}
+    kind = "invalid_request_error" if code == "invalid_request" else "server_error"
+    error = {"type": kind, "code": code, "message": message}
     return {"type": "failed", "error": error}
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from antiphon.errors import RequestError
+from antiphon.schemas import bounded
 from antiphon.wire.realtime.errors import PeerError
 
 MAX_TOKENS = 4096
@@ -186,6 +188,10 @@ def _check_schema(schema: Any, at: str) -> None:
     required = schema.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         raise PeerError(f"{at}.required: a list of names", param=f"{at}.required")
+    try:
+        bounded(schema, at)
+    except RequestError as error:
+        raise PeerError(str(error), error.code, at) from None
 
 
 def check_tool_choice(choice: Any, at: str) -> None:
