@@ -217,16 +217,18 @@ class Connection:
 
     async def _read(self, link: Link, first: str | bytes | None) -> None:
         message = first if first is not None else await link.receive()
-        try:
-            while message is not None:
+        while message is not None:
+            try:
                 await self._take(message)
                 if self._budget.due:
                     await self._budget.wait()
-                message = await link.receive()
-        except OverBudget as error:
-            self._outbox.put(wire.error(str(error)))
-            self._show_out(str(error))
-            await asyncio.Event().wait()  # read no more; the end of the call cancels this
+            except OverBudget as error:
+                self._outbox.put(wire.error(str(error)))
+                self._show_out(str(error))
+                break
+            message = await link.receive()
+        if message is not None:
+            await asyncio.Event().wait()  # nothing more is read; the end of the call cancels this
 
     async def _write(self, link: Link, session: Session) -> None:
         try:

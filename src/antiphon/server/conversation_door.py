@@ -83,7 +83,7 @@ class CallerAudio:
         self._sample_bytes = 2
         self._joiner: ByteJoiner | None = None
         self._decoder: StreamDecoder | None = None
-        self._decoded = DecodedAudio(self._feed_pcm, budget, self._on_full)
+        self._decoded: DecodedAudio | None = None
         self._loop = asyncio.get_running_loop()
         self.came = False
         """There was some audio already."""
@@ -105,14 +105,18 @@ class CallerAudio:
             return
         with self._budget:
             if self._decoder is None:
+                self._decoded = DecodedAudio(self._feed_pcm, self._budget, self._on_full)
                 self._decoder = StreamDecoder(self._decoded.put, self._undecodable)
             self._decoder.feed(data)
 
     async def close(self) -> None:
-        if self._decoder is not None:
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
             # Waits for a thread that may be in the middle of a packet: not on the event loop.
-            await asyncio.to_thread(self._decoder.close)
-        await self._decoded.close()
+            await asyncio.to_thread(decoder.close)
+        decoded, self._decoded = self._decoded, None
+        if decoded is not None:
+            await decoded.close()
 
     async def _feed_raw(self, joiner: ByteJoiner, data: bytes) -> None:
         second_bytes = self._rate_hz * self._sample_bytes
