@@ -110,13 +110,13 @@ class CallerAudio:
             self._decoder.feed(data)
 
     async def close(self) -> None:
+        decoded, self._decoded = self._decoded, None
+        if decoded is not None:
+            await decoded.close()
         decoder, self._decoder = self._decoder, None
         if decoder is not None:
             # Waits for a thread that may be in the middle of a packet: not on the event loop.
             await asyncio.to_thread(decoder.close)
-        decoded, self._decoded = self._decoded, None
-        if decoded is not None:
-            await decoded.close()
 
     async def _feed_raw(self, joiner: ByteJoiner, data: bytes) -> None:
         second_bytes = self._rate_hz * self._sample_bytes
@@ -163,7 +163,7 @@ class DecodedAudio:
         self._lock = threading.Lock()
         self._pieces: deque[Pcm16] = deque()
         self._samples = 0
-        self._full = self._woken = False
+        self._full = self._woken = self._closed = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -173,7 +173,7 @@ class DecodedAudio:
     def put(self, pcm: Pcm16) -> None:
         """At `STT_RATE_HZ`. From the decoder's thread; never waits."""
         with self._lock:
-            if self._full:
+            if self._full or self._closed:
                 return
             self._pieces.append(pcm)
             self._samples += len(pcm)
@@ -185,13 +185,17 @@ class DecodedAudio:
             _call_soon(self._loop, self._wake)
 
     async def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._pieces.clear()
+            self._samples = 0
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     def _wake(self) -> None:
-        if self._task is None or self._task.done():
+        if not self._closed and (self._task is None or self._task.done()):
             self._task = self._loop.create_task(self._pump(), name="decoded audio")
 
     async def _pump(self) -> None:
