@@ -600,6 +600,33 @@ def test_a_call_that_is_behind_does_not_wait() -> None:
     run(test)
 
 
+def test_a_call_that_is_behind_hurries_nobody_where_many_are_on() -> None:
+    """A flood has one window in each batch of the others, and makes no batches of its own."""
+
+    async def test() -> None:
+        limits = VadLimits(gather_s=0.02, window_s=PATIENCE_S)
+        model, lane, loop = Counting(), VadLane(limits), asyncio.get_running_loop()
+        began_s = loop.time()
+        lane.use("c", model)
+        flood, others = lane.new_state(8_000), [lane.new_state(8_000) for _ in range(20)]
+        flooded: list[float] = []
+        got: list[float] = []
+        for _ in range(500):
+            lane.submit(_windows(), flood, flooded.append)
+        for round_ in range(1, 11):
+            for state in others:
+                lane.submit(_windows(), state, got.append)
+            await until(lambda due=20 * round_: len(got) >= due)  # type: ignore[misc]
+        carrying = [len(batch) for batch in model.batches if len(batch) > 1]
+        assert carrying == [21] * 10  # one of the flood beside one of each other call
+        alone = len(model.batches) - 10
+        assert alone <= 2 + (loop.time() - began_s) / limits.gather_s  # no sooner than they are due
+        assert len(flooded) <= len(model.batches)
+        await lane.close()
+
+    run(test)
+
+
 def test_a_batch_has_one_rate_and_one_window_of_a_call() -> None:
     async def test() -> None:
         model, lane = Counting(), VadLane()

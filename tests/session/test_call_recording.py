@@ -172,3 +172,43 @@ def test_a_recording_is_found_in_any_format(tmp_path: Path) -> None:
         assert find_recording(tmp_path, name[0]) is None
         (tmp_path / name).write_bytes(b"fLaC")
         assert find_recording(tmp_path, name[0]) == tmp_path / name
+
+
+def test_a_call_that_sends_too_much_leaves_the_others_their_recordings(tmp_path: Path) -> None:
+    worker, gate = RecordingWorker(max_call_bytes=1 << 20), threading.Event()
+
+    def hold() -> None:
+        gate.wait()
+
+    worker.put(hold)
+    hostile = CallRecording("hostile", tmp_path, "wav", worker)
+    other = CallRecording("other", tmp_path, "wav", worker)
+    for _ in range(200):
+        hostile.heard(np.full(192_000, 500, np.int16), 192_000, 1_000)
+    other.heard(np.full(RATE_HZ, 500, np.int16), RATE_HZ, 1_000)
+    hostile.finish(1_000)
+    other.finish(1_000)
+    gate.set()
+    worker.close()
+    caller, _ = read_sides(other.path, RATE_HZ)
+    assert np.count_nonzero(caller) == RATE_HZ
+    assert len(read_sides(hostile.path, RATE_HZ)[0]) <= 4 * RATE_HZ
+
+
+def test_steps_without_audio_are_bounded_too() -> None:
+    """A client that sends a sample at a time, or reports without end."""
+    worker, gate, done = RecordingWorker(max_call_bytes=100_000), threading.Event(), 0
+
+    def hold() -> None:
+        gate.wait()
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+
+    worker.put(hold)
+    taken = sum(worker.put(step, 200, "call") for _ in range(10_000))
+    assert taken == 500
+    gate.set()
+    worker.close()
+    assert done == 500

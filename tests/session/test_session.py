@@ -19,6 +19,7 @@ from tests.support import (
 )
 
 from antiphon.core import actions as act
+from antiphon.core import events as ev
 from antiphon.core import trace
 from antiphon.core.floor import Floor
 from antiphon.errors import ModelError
@@ -263,5 +264,22 @@ def test_an_unknown_vad_is_refused_before_there_is_a_call() -> None:
         with pytest.raises(ModelError, match="no vad model"):
             async with call(model_set()):  # not loaded
                 pass
+
+    run(main())
+
+
+def test_a_trace_ends_where_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.session.session.MAX_TRACE_CHARS", 5_000)
+
+    async def main() -> None:
+        async with call(trace=True) as line:
+            for number in range(500):
+                line.session.post(ev.Typed(f"message {number}"))
+            lines = line.session.lines
+            assert lines is not None
+            assert 4_000 <= sum(map(len, lines[1:])) <= 5_000
+            line.session.feed_audio(say(440, 640, silence_ms=900), 16_000)
+            await line.ended()
+            assert trace.replay(lines) is None
 
     run(main())

@@ -4,7 +4,9 @@ Every call has a window every 32 ms. Those that arrive while the model is at wor
 `VadLimits.gather_s` of the last batch, are scored together: one message to the thread and one back
 for the whole batch, and a window costs a third of what it costs alone. A single call never waits:
 its last window was longer ago. Nor does anybody while a call is behind, with several windows in
-line, or somebody waits for each of its windows: a recording is scored as fast as it can be.
+line, or somebody waits for each of its windows: a recording is scored as fast as it can be, unless
+many calls are on. Then it has a window in each batch, and the batches come no sooner for it: small
+ones would cost the others their time.
 
 This module does not know who decides what a probability means, nor which model replaces one that
 fails. It belongs to one event loop.
@@ -51,6 +53,10 @@ class VadLimits:
     """Windows in one request to the model."""
     gather_s: float = 0.008
     """Between the beginnings of two batches. More saves little more; all of it is latency."""
+    hurry_below: int = 8
+    """Calls that are not behind: from so many on, one that is hurries nobody."""
+    window_s: float = 0.032
+    """In which each call that is on has one window: calls are counted by it."""
     max_waiting: int = 4096
     """Windows of all calls in line; one more is refused with BusyError."""
     batch_s: float = 5.0
@@ -103,6 +109,9 @@ class VadLane:
         """Calls with more windows in line than their patience."""
         self._batch: list[_Pending] = []
         self._batch_since_s = 0.0
+        self._calm = self._calm_before = 0
+        """Windows of calls that are not behind, in this period of a window's length and in the one before: calls."""
+        self._calm_since_s = 0.0
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -158,6 +167,7 @@ class VadLane:
         pending.append((window, state, callback))
         state.waiting += 1
         self._behind += state.waiting == state.patience + 1
+        self._calm += state.waiting <= state.patience
         self._depth += 1
         if not self._batch:
             self._plan_flush()
@@ -244,10 +254,19 @@ class VadLane:
             return
         self._flush_due = True
         due_s = self._batch_since_s + self._limits.gather_s
-        if self._behind or due_s <= self._loop.time():
+        now_s = self._loop.time()
+        if due_s <= now_s or (self._behind and self._calls_on(now_s) < self._limits.hurry_below):
             self._loop.call_soon(self._flush)  # with what else this turn of the loop brings
         else:
             self._loop.call_at(due_s, self._flush)
+
+    def _calls_on(self, now_s: float) -> int:
+        """That are not behind, about."""
+        passed_s, window_s = now_s - self._calm_since_s, self._limits.window_s
+        if passed_s >= window_s:
+            self._calm_before = self._calm if passed_s < 2 * window_s else 0
+            self._calm, self._calm_since_s = 0, now_s
+        return max(self._calm, self._calm_before)
 
     def _flush(self) -> None:
         self._flush_due = False

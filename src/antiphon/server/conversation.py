@@ -17,6 +17,7 @@ from antiphon.core import events as ev
 from antiphon.core.actions import FloorChanged
 from antiphon.core.floor import Floor
 from antiphon.errors import AudioError, BusyError, ModelError, ProtocolError
+from antiphon.server.budget import OverBudget, WorkBudget
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.conversation_door import CallerAudio, ConversationDoor
 from antiphon.server.farewell import Farewell
@@ -85,6 +86,7 @@ class Connection:
         limit_bytes = calls.settings.server.max_outbox_bytes
         self._outbox = Outbox(limit_bytes, self._on_stuck, _REMEMBERED_FRAMES)
         self._door = ConversationDoor(self._outbox)
+        self._budget = WorkBudget()
         self._session: Session | None = None
         self._audio: CallerAudio | None = None
         self._started = False
@@ -129,7 +131,8 @@ class Connection:
         async with self._calls.open(
             self._door, lambda policy: policy_for(start, policy), agent
         ) as session:
-            self._session, self._audio = session, CallerAudio(session, self._complain)
+            self._session = session
+            self._audio = CallerAudio(session, self._budget, self._complain)
             self._audio.use(start)
             with self._seats.seat(session.call_id) as self._seat:
                 self._welcome(start, session)
@@ -222,8 +225,17 @@ class Connection:
     async def _read(self, link: Link, first: str | bytes | None) -> None:
         message = first if first is not None else await link.receive()
         while message is not None:
-            self._take(message)
+            try:
+                await self._take(message)
+                if self._budget.due:
+                    await self._budget.wait()
+            except OverBudget as error:
+                self._outbox.put(wire.error(str(error)))
+                self._show_out(str(error))
+                break
             message = await link.receive()
+        if message is not None:
+            await asyncio.Event().wait()  # nothing more is read; the end of the call cancels this
 
     async def _write(self, link: Link, session: Session) -> None:
         try:
@@ -281,19 +293,26 @@ class Connection:
 
     # -- what the client says -------------------------------------------------------------------
 
-    def _take(self, message: str | bytes) -> None:
+    async def _take(self, message: str | bytes) -> None:
+        """Raises OverBudget."""
         assert self._audio is not None
         try:
             if isinstance(message, bytes):
+                self._budget.message(len(message))
                 if not self._farewell.begun:
-                    self._audio.feed(message)
+                    await self._audio.feed(message)
             else:
-                self._obey(wire.decode(message))
+                with self._budget.message(len(message)):
+                    self._obey(wire.decode(message))
+        except OverBudget:
+            raise
         except (AudioError, ProtocolError) as error:
             self._complain(str(error))
 
     def _obey(self, message: wire.Incoming) -> None:
         assert self._session is not None
+        if not isinstance(message, wire.Ping | wire.PlayedReport):
+            self._budget.request()
         match message:
             case wire.Ping():
                 self._outbox.put(wire.frame("pong"))
@@ -357,9 +376,14 @@ class Connection:
     def _complain(self, message: str) -> None:
         self._errors += 1
         self._outbox.put(wire.error(message))
-        if self._errors >= _MAX_ERRORS and self._session is not None:
-            self._close_code, self._close_reason = CLOSE_POLICY, "too many senseless messages"
-            self._session.post(ev.HungUp(self._close_reason))
+        if self._errors >= _MAX_ERRORS:
+            self._show_out("too many senseless messages")
+
+    def _show_out(self, reason: str) -> None:
+        """The client does what no client may."""
+        if self._session is not None:
+            self._close_code, self._close_reason = CLOSE_POLICY, reason
+            self._session.post(ev.HungUp(reason))
 
     # -- the end --------------------------------------------------------------------------------
 

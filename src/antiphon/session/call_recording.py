@@ -34,9 +34,11 @@ log = logging.getLogger(__name__)
 RATE_HZ = 16_000
 MAX_WAITING_BYTES = 32 << 20
 """Audio of all calls together that waits for the worker: some minutes. More is left out of the recordings."""
+MAX_CALL_BYTES = 8 << 20
+"""Of one call: a caller who sends too much does not cost the others their recordings."""
 DIAGNOSTICS_FILE = "calls.jsonl"
 _WORD_BYTES = 200
-"""What a step without audio counts for: a client may send reports without end."""
+"""What a step counts for at least: a client may send reports without end."""
 _WRITE_MS = 500
 _LONGEST_WRITE = 10 * RATE_HZ
 """Samples: a long silence is written in steps."""
@@ -48,34 +50,46 @@ Step = Callable[[], None]
 class RecordingWorker:
     """The thread that writes all recordings of a process, and the bounded line to it."""
 
-    def __init__(self, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
+    def __init__(
+        self, max_waiting_bytes: int = MAX_WAITING_BYTES, max_call_bytes: int = MAX_CALL_BYTES
+    ) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="recordings")
         self._lock = threading.Lock()
-        self._limit_bytes = max_waiting_bytes
+        self._limit_bytes, self._call_limit_bytes = max_waiting_bytes, max_call_bytes
         self._waiting_bytes = 0
+        self._of_call: dict[str, int] = {}
 
-    def put(self, step: Step, size_bytes: int = 0) -> bool:
-        """Have it done after all that was put before. -> False when the line is full and it never will be.
+    def put(self, step: Step, size_bytes: int = 0, call_id: str = "") -> bool:
+        """Have it done after all that was put before. -> False when the line, or its call's share of it, is full and
+        it never will be.
 
         A step of size 0 always finds room: there are a few of them per call.
         """
         with self._lock:
-            if size_bytes and self._waiting_bytes + size_bytes > self._limit_bytes:
+            mine_bytes = self._of_call.get(call_id, 0) + size_bytes
+            full = self._waiting_bytes + size_bytes > self._limit_bytes
+            if size_bytes and (full or mine_bytes > self._call_limit_bytes):
                 return False
-            self._waiting_bytes += size_bytes
+            self._count(call_id, size_bytes)
 
         def work() -> None:
             try:
                 step()
             finally:
                 with self._lock:
-                    self._waiting_bytes -= size_bytes
+                    self._count(call_id, -size_bytes)
 
         try:
             self._pool.submit(work)
         except RuntimeError:  # closed: the process ends
             return False
         return True
+
+    def _count(self, call_id: str, size_bytes: int) -> None:
+        self._waiting_bytes += size_bytes
+        self._of_call[call_id] = self._of_call.get(call_id, 0) + size_bytes
+        if not self._of_call[call_id]:
+            del self._of_call[call_id]
 
     def close(self) -> None:
         """Blocking, until everything is written."""
@@ -95,7 +109,8 @@ class _Job:
     def _put(self, step: Step, size_bytes: int = 0) -> None:
         if self._failed:
             return
-        if not self._worker.put(lambda: self._guarded(step), size_bytes) and not self._full:
+        put = self._worker.put(lambda: self._guarded(step), size_bytes, self._call_id)
+        if not put and not self._full:
             self._full = True
             message = "call %s: the disk is too slow for its %s; some of it is left out"
             log.error(message, self._call_id, self._what)
@@ -139,14 +154,17 @@ class CallRecording(_Job):
     def heard(self, pcm: Pcm16, rate_hz: int, now_ms: int) -> None:
         """The caller's audio as it came."""
         line = self._timeline
-        self._put(lambda: self._then(now_ms, lambda: line.heard(pcm, rate_hz, now_ms)), pcm.nbytes)
+        self._put(
+            lambda: self._then(now_ms, lambda: line.heard(pcm, rate_hz, now_ms)),
+            max(pcm.nbytes, _WORD_BYTES),
+        )
 
     def sent(self, reply: str, from_ms: float, pcm: Pcm16, rate_hz: int, now_ms: int) -> None:
         """A piece of the agent's voice on its way out."""
         line = self._timeline
         self._put(
             lambda: self._then(now_ms, lambda: line.sent(reply, from_ms, pcm, rate_hz, now_ms)),
-            pcm.nbytes,
+            max(pcm.nbytes, _WORD_BYTES),
         )
 
     def taken_back(self, reply: str, now_ms: int) -> None:
@@ -219,7 +237,7 @@ class DebugAudio(_Job):
 
     def heard(self, pcm: Pcm16, rate_hz: int) -> None:
         """More of it."""
-        self._put(lambda: self._write(pcm, rate_hz), pcm.nbytes)
+        self._put(lambda: self._write(pcm, rate_hz), max(pcm.nbytes, _WORD_BYTES))
 
     def finish(self, diagnostics: Mapping[str, Any]) -> None:
         """`diagnostics`: kept as one more line of `calls.jsonl` beside the files."""

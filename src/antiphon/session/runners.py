@@ -158,8 +158,11 @@ class Runners:
 
     def transcribe(self, action: act.Transcribe) -> None:
         turn, attempt, partial = action.turn, action.attempt, action.partial
+        owner = f"turn {turn}" if partial else f"transcript {turn}"
+        if not partial:  # an earlier attempt is stale: it must not stand in line before other calls
+            self.cancel(owner)
         self._start(
-            f"turn {turn}",
+            owner,
             lambda: self._transcribe(action),
             lambda reason, code: ev.TranscriptFailed(turn, attempt, reason, partial),
         )

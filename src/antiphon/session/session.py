@@ -6,7 +6,8 @@ is full:
 
 - audio waiting for the VAD: `ear.MAX_WINDOWS`; more audio is dropped and the client is told once;
 - the caller's audio: the longest turn and a little more (`UtteranceBuffer` forgets the oldest);
-- what the client has not read yet: bounded by its door, which then reports the client gone.
+- what the client has not read yet: bounded by its door, which then reports the client gone;
+- the call's trace: `MAX_TRACE_CHARS`; it ends there, which is logged, and the call goes on.
 
 A bug, in the core or in a door, ends this call and no other.
 """
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 _LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.CONTESTED)
 _RELEASE_S = 5.0
+MAX_TRACE_CHARS = 64 << 20
+"""Of one call: some hours of talk. A trace that ends early replays up to there."""
 
 Observer = Callable[["Session", ev.Event | None, list[act.Action]], None]
 
@@ -71,6 +74,7 @@ class Session:
         self.door = door
         self.lines: list[str] | None = None
         """The call's trace, when `record_trace` was asked for."""
+        self._trace_chars = 0
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._models = models
@@ -192,7 +196,7 @@ class Session:
             now_ms, conversation = self.now_ms, self.conversation
             out = conversation.tick(now_ms) if event is None else conversation.handle(event, now_ms)
             if self.lines is not None and (out or event is not None):
-                self.lines.append(trace.line(now_ms, event, out))
+                self._trace(self.lines, trace.line(now_ms, event, out))
             for action in out:
                 self._perform(action)
             for observe in self._observers:
@@ -200,6 +204,15 @@ class Session:
         except Exception:
             log.exception("call %s failed at %r", self.call_id, event)
             self._fail()
+
+    def _trace(self, lines: list[str], line: str) -> None:
+        if self._trace_chars > MAX_TRACE_CHARS:
+            return
+        self._trace_chars += len(line)
+        if self._trace_chars > MAX_TRACE_CHARS:
+            log.warning("call %s: its trace ends here: it is too long", self.call_id)
+        else:
+            lines.append(line)
 
     def _fail(self) -> None:
         """End the call after a bug, with a word to the client if the door still works."""

@@ -39,6 +39,8 @@ LISTENING = ("open", "push")
 LEVELS = ("beginner", "intermediate", "advanced")
 OUTPUT_RATE_HZ = 24_000
 MAX_TEXT_CHARS = 4_000
+MAX_FRAME_CHARS = 256 << 10
+"""A longer text frame is not even parsed."""
 _MAX_NAME_CHARS = 200
 _RATES_HZ = (4_000, 192_000)
 
@@ -142,6 +144,10 @@ _TYPES = (
 
 def decode(text: str) -> Incoming:
     """One text frame of the client. Raises ProtocolError with a sentence for its developer."""
+    if len(text) > MAX_FRAME_CHARS:
+        raise ProtocolError(
+            f"a text frame of {len(text)} characters, the limit is {MAX_FRAME_CHARS}; send audio as binary frames"
+        )
     try:
         message = _decoder.decode(text)
     except msgspec.ValidationError as error:

@@ -19,8 +19,10 @@ import msgspec
 
 from antiphon.errors import ProtocolError
 
-MAX_MEDIA_BYTES = 8_000 * 30
-"""Of one frame: half a minute of telephone audio."""
+MAX_FRAME_CHARS = 3 << 20
+"""A longer frame is not even parsed."""
+MAX_MEDIA_BYTES = 8_000 * 20
+"""Of one frame: twenty seconds of telephone audio, which is a thousand times what phone companies send at once."""
 DIGITS = frozenset("0123456789*#ABCD")
 _MAX_NAME_CHARS = 200
 _MAX_PARAMETERS = 50
@@ -188,6 +190,10 @@ _decoder = msgspec.json.Decoder(_Frame)
 
 def decode(text: str | bytes) -> Incoming:
     """One text frame. Raises ProtocolError with a sentence that says what to look at."""
+    if len(text) > MAX_FRAME_CHARS:
+        raise ProtocolError(
+            f"a frame of {len(text)} characters, the limit is {MAX_FRAME_CHARS}; send 20 ms of audio a frame"
+        )
     try:
         frame = _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -207,6 +213,8 @@ def decode(text: str | bytes) -> Incoming:
 
 def is_telephony(text: str) -> bool:
     """Whether the first frame of a websocket is that of a telephone stream."""
+    if len(text) > MAX_FRAME_CHARS:
+        return False
     try:
         return _decoder.decode(text).event is not None
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -236,7 +244,7 @@ def _number(value: Any) -> int | None:
     if isinstance(value, str) and value.isdigit() and value.isascii() and len(value) < 19:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if value >= 0 else None
+        return value if 0 <= value < 10**18 else None
     if isinstance(value, float) and 0 <= value < 1e18:
         return int(value)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from antiphon.audio import g711
 from antiphon.audio.framing import Framer, Pcm16
+from antiphon.server.budget import WorkBudget
 from antiphon.server.phone.caller_voice import CallerVoice
 from antiphon.wire.twilio import AudioFormat, Media
 
@@ -38,8 +40,8 @@ class Ear:
         pass
 
 
-def voice_to(ear: Any) -> CallerVoice:
-    return CallerVoice(ear, AudioFormat())
+def voice_to(ear: Any, clock: Callable[[], float] = lambda: 0.0) -> CallerVoice:
+    return CallerVoice(ear, AudioFormat(), WorkBudget(clock=clock))
 
 
 def piece(number: int, size: int = 160, at_ms: int | None = None) -> Media:
@@ -72,3 +74,46 @@ def test_a_gap_comes_after_what_waits() -> None:
     )
     assert not heard[320:-160].any()
     np.testing.assert_array_equal(heard[-160:], g711.decode_ulaw(piece(3).payload))
+
+
+HOUR_MS = 3_600_000
+JUMPS: dict[str, Callable[[int], int]] = {
+    "forward by hours": lambda number: number * 5 * HOUR_MS,
+    "forward by seconds": lambda number: number * 8_000,
+    "there and back": lambda number: number % 2 * HOUR_MS,
+    "backward": lambda number: 10**15 - number * HOUR_MS,
+    "the last one there is": lambda number: 10**18 - 1 - number % 3 * HOUR_MS,
+}
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_silence_for_gaps_never_outruns_the_clock(jump: str) -> None:
+    """Three minutes of a call whose every timestamp jumps: ten seconds at once, then as much as has passed."""
+    ear, now_s = Ear(), 0.0
+    voice = voice_to(ear, lambda: now_s)
+    for number in range(1, 9_001):
+        now_s = number * 0.02
+        voice.take(piece(number, at_ms=JUMPS[jump](number)))
+        assert voice.filled_ms <= 10_000 + 1000 * now_s + 1
+    assert ear.windows <= (9_000 * 160 + (10_001 + 180_000) * 8) // WINDOW
+
+
+def test_a_long_silence_is_filled_when_it_has_passed() -> None:
+    """As phone companies do it: nothing while the caller is silent, 8 s at a time, for minutes."""
+    ear, now_s = Ear(), 0.0
+    voice = voice_to(ear, lambda: now_s)
+    for number in range(20):
+        now_s = number * 8.0
+        voice.take(piece(number + 1, at_ms=number * 8_000))
+    assert voice.filled_ms == 19 * (8_000 - 20)
+
+
+@pytest.mark.parametrize("number", [None, 0, 10**18, 10**17])
+def test_numbers_of_frames_fill_nothing(number: int | None) -> None:
+    ear = Ear()
+    voice = voice_to(ear)
+    for at in range(100):
+        voice.take(Media(bytes(160), None if number is None else number * (at % 2)))
+    voice.end()
+    assert voice.filled_ms == 0
+    assert ear.windows <= 100 * 160 // WINDOW

@@ -132,7 +132,7 @@ async def ramp(
     levels: list[Level] = []
 
     async def measure(calls: int) -> Level:
-        level = await _level(fleet, server, calls, plan)
+        level = await measure_level(fleet, server, calls, plan)
         levels.append(level)
         on_level(server.name, level)
         return level
@@ -182,7 +182,8 @@ async def _climb(
     return low, 0, "max_calls"
 
 
-async def _level(fleet: Fleet, server: Running, calls: int, plan: Plan) -> Level:
+async def measure_level(fleet: Fleet, server: Running, calls: int, plan: Plan) -> Level:
+    """One load, reached and measured. What goes wrong is in it."""
     tally = Tally()
     fleet.tell(tally)
     refused = ""

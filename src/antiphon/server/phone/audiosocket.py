@@ -23,6 +23,7 @@ from antiphon.core.floor import Floor
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, ConfigError, ProtocolError
 from antiphon.models.ports import Pcm16
+from antiphon.server.budget import WorkBudget
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.phone.compare import CallLog
 from antiphon.server.phone.dtmf import Keypad
@@ -200,6 +201,7 @@ class _Line:
         self._reader = reader
         self._writer = writer
         self._decoder = wire.Decoder()
+        self._budget = WorkBudget()
         self._waiting: deque[wire.Frame] = deque()
         self._door = AudioSocketDoor()
         self._keypad: Keypad | None = None
@@ -255,21 +257,29 @@ class _Line:
             while True:
                 async with asyncio.timeout(_QUIET_S):
                     frame = await self._next()
-                match frame:
-                    case wire.Audio(pcm=pcm, rate_hz=rate_hz):
-                        session.feed_audio(pcm, rate_hz)
-                    case wire.Digit(digit=digit):
-                        self._on_key(session, digit)
-                    case wire.PeerError(code=code):
-                        log.warning("AudioSocket: Asterisk reports error %s", code)
-                    case None | wire.HungUp():
-                        break
+                if frame is None or isinstance(frame, wire.HungUp):
+                    break
+                with self._budget.message(
+                    0
+                ):  # a frame has 64 kB at most: its bytes need no counting
+                    self._take(session, frame)
         except ProtocolError as error:
             reason = f"AudioSocket: {error}"
             log.warning("call %s: %s", session.call_id, reason)
         except (OSError, TimeoutError):
             reason = "the peer is gone"
         session.post(ev.HungUp(reason))
+
+    def _take(self, session: Session, frame: wire.Frame) -> None:
+        match frame:
+            case wire.Audio(pcm=pcm, rate_hz=rate_hz):
+                self._budget.heard(len(pcm) / rate_hz)
+                session.feed_audio(pcm, rate_hz)
+            case wire.Digit(digit=digit):
+                self._budget.request()
+                self._on_key(session, digit)
+            case wire.PeerError(code=code):
+                log.warning("AudioSocket: Asterisk reports error %s", code)
 
     def _on_key(self, session: Session, digit: str) -> None:
         """A key stops the agent, as on every telephone."""
@@ -280,7 +290,9 @@ class _Line:
         self._keypad.press(digit)
 
     async def _next(self) -> wire.Frame | None:
-        """The next frame; None at the end. Raises ProtocolError, OSError."""
+        """The next frame; None at the end. Raises ProtocolError (OverBudget too), OSError."""
+        if self._budget.due:
+            await self._budget.wait()
         while not self._waiting:
             data = await self._reader.read(_READ_BYTES)
             if not data:

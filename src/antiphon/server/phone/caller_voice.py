@@ -10,20 +10,29 @@ import numpy as np
 
 from antiphon.audio import g711
 from antiphon.models.ports import Pcm16
+from antiphon.server.budget import Bucket, Rate, WorkBudget
 from antiphon.session.session import Session
 from antiphon.wire.media_order import MediaOrder, Piece
 from antiphon.wire.twilio import AudioFormat, Media
 
 _GAP_SLACK_MS = 10
 """Timestamps are rounded."""
+_SILENCE_S = Rate(per_s=1.0, burst=10.0)
+"""That gaps may be filled with: time that nobody spoke has passed on our clock too. A peer whose timestamps jump is not
+believed beyond that, or each jump would be seconds of work."""
 
 
 class CallerVoice:
     """Of one stream."""
 
-    def __init__(self, session: Session, audio: AudioFormat) -> None:
+    def __init__(self, session: Session, audio: AudioFormat, budget: WorkBudget) -> None:
+        """`budget`: is told of all audio, silence for gaps included."""
         self.order = MediaOrder()
+        self.filled_ms = 0
+        """Silence that was put in place of audio that did not come."""
         self._session = session
+        self._budget = budget
+        self._silence = Bucket(_SILENCE_S, budget.clock())
         self._audio = audio
         self._decode = g711.decode_alaw if audio.encoding == "alaw" else g711.decode_ulaw
         self._codes = bytearray()
@@ -64,9 +73,12 @@ class CallerVoice:
         self._hand_over()
         missing_ms = min(gap_ms, int(self._position_ms) + gap_ms - self._session.heard_ms)
         self._position_ms += gap_ms - max(missing_ms, 0)
+        missing_ms = round(1000 * self._silence.take(missing_ms / 1000, self._budget.clock()))
+        self.filled_ms += missing_ms
         if missing_ms > 0:
             self._feed_pcm(np.zeros(missing_ms * self._audio.rate_hz // 1000, np.int16))
 
     def _feed_pcm(self, pcm: Pcm16) -> None:
         self._position_ms += len(pcm) * 1000 / self._audio.rate_hz
+        self._budget.heard(len(pcm) / self._audio.rate_hz)
         self._session.feed_audio(pcm, self._audio.rate_hz)

@@ -18,6 +18,7 @@ from antiphon.core.floor import Floor
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ModelError, ProtocolError
 from antiphon.models.ports import Kind
+from antiphon.server.budget import OverBudget, WorkBudget
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.outbox import Outbox
 from antiphon.server.phone.caller_voice import CallerVoice
@@ -100,6 +101,7 @@ class Stream:
         self._first = first
         self._name = "stream"
         self._outbox = Outbox(self._calls.settings.server.max_outbox_bytes, self._on_stuck)
+        self._budget = WorkBudget()
         self._session: Session | None = None
         self._disconnected = False
         self._errors = 0
@@ -124,7 +126,9 @@ class Stream:
         try:
             async with asyncio.timeout(_OPENING_S):
                 while (frame := await self._receive()) is not None:
-                    match self._understood(frame):
+                    with self._budget.message(len(frame)):
+                        message = self._understood(frame)
+                    match message:
                         case wire.Start() as start:
                             return start
                         case wire.Stop():
@@ -198,7 +202,7 @@ class Stream:
                     "phone: %s is call %s (%s)", self._name, session.call_id, start.dialect.name
                 )
                 self._session = session
-                voice = CallerVoice(session, start.format)
+                voice = CallerVoice(session, start.format, self._budget)
                 with desk_of(self._socket).following(ticket.call_id, session):
                     await self._converse(session, door, keypad, voice)
         finally:
@@ -215,22 +219,34 @@ class Stream:
     ) -> None:
         """Everything that lives as long as the call, in one task group."""
 
+        def take(frame: str | bytes) -> bool:
+            """-> False when the stream is over."""
+            match self._understood(frame):
+                case wire.Media() as media:
+                    voice.take(media)
+                case wire.MarkEchoed(name=name):
+                    if (played := door.echoed(name)) is not None:
+                        session.post(played)
+                case wire.Digit(digit=digit):
+                    self._budget.request()
+                    self._on_key(session, keypad, digit)
+                case wire.Stop():
+                    return False
+                case wire.Start():
+                    self._complain("a second `start` on one stream; it is ignored")
+            return True
+
         async def read() -> None:
-            while (frame := await self._receive()) is not None:
-                match self._understood(frame):
-                    case wire.Media() as media:
-                        voice.take(media)
-                    case wire.MarkEchoed(name=name):
-                        if (played := door.echoed(name)) is not None:
-                            session.post(played)
-                    case wire.Digit(digit=digit):
-                        self._on_key(session, keypad, digit)
-                    case wire.Stop():
-                        break
-                    case wire.Start():
-                        self._complain("a second `start` on one stream; it is ignored")
+            reason, more = "", True
+            try:
+                while more and (frame := await self._receive()) is not None:
+                    with self._budget.message(len(frame)):
+                        more = take(frame)
+            except OverBudget as error:
+                reason = str(error)
+                self._refuse(_CLOSE_POLICY, error)
             voice.end()
-            session.post(ev.HungUp())
+            session.post(ev.HungUp(reason) if reason else ev.HungUp())
 
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(read())
@@ -240,12 +256,12 @@ class Stream:
             self._outbox.close()
             await asyncio.wait([writer], timeout=_LAST_WORDS_S)
             writer.cancel()
-        if voice.order.dropped or voice.order.filled_ms:
+        if voice.order.dropped or voice.filled_ms:
             log.info(
                 "phone: %s: %d frames came twice or too late, %d ms were missing",
                 self._name,
                 voice.order.dropped,
-                voice.order.filled_ms,
+                voice.filled_ms,
             )
 
     async def _write(self, session: Session) -> None:
@@ -257,7 +273,9 @@ class Stream:
             session.post(ev.HungUp("the stream is gone"))
 
     async def _receive(self) -> str | bytes | None:
-        """The next frame; None once the peer has disconnected, and never read after that."""
+        """The next frame; None once the peer has disconnected, and never read after that. Raises OverBudget."""
+        if self._budget.due:
+            await self._budget.wait()
         first, self._first = self._first, None
         if first is not None:
             return first

@@ -1,0 +1,62 @@
+"""The model tasks of one call: how many of them may stand in line."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.session.support import RecordingDoor
+from tests.support import run, until
+
+from antiphon.core import actions as act
+from antiphon.core import events as ev
+from antiphon.models.ports import Transcript
+from antiphon.session.outlet import Outlet
+from antiphon.session.runners import Agent, Runners
+from antiphon.session.utterance import UtteranceBuffer
+
+
+class SlowModels:
+    """Transcribes when it is let."""
+
+    def __init__(self) -> None:
+        self.waiting = self.asked = 0
+        self.gate = asyncio.Event()
+
+    async def transcribe(self, pcm: Any, **options: Any) -> Transcript:
+        self.waiting += 1
+        self.asked += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.waiting -= 1
+        return Transcript("hello")
+
+
+def test_attempts_at_a_turn_do_not_pile_up() -> None:
+    """A caller who stops and goes on all the time has one attempt in line, and one partial transcript."""
+
+    async def main() -> None:
+        models, posted = SlowModels(), list[ev.Event | None]()
+        runners = Runners(
+            "call",
+            models,  # type: ignore[arg-type]
+            Agent(),
+            UtteranceBuffer(16_000, 1_000),
+            Outlet(RecordingDoor(), lambda reply, ms: None),
+            posted.append,
+        )
+        runners.transcribe(act.Transcribe(1, 0, 0, 100, partial=True))
+        for attempt in range(1, 101):
+            runners.transcribe(act.Transcribe(1, attempt, 0, 100 * attempt))
+            await until(lambda due=attempt + 1: models.asked == due)  # type: ignore[misc]
+            assert models.waiting <= 3  # the stale one is leaving
+        runners.transcribe(act.Transcribe(2, 1, 0, 100))  # another turn's stands beside it
+        await until(lambda: models.waiting == 3)
+        models.gate.set()
+        await until(lambda: len(posted) == 3)
+        found = {(e.turn, e.attempt) for e in posted if isinstance(e, ev.Transcribed)}
+        assert found == {(1, 0), (1, 100), (2, 1)}
+        await runners.close()
+
+    run(main())
