@@ -167,9 +167,10 @@ def _samples(frame: av.AudioFrame) -> npt.NDArray[Any]:
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:
         count = frame.samples * channels
-        return np.frombuffer(frame.planes[0], kind, count).reshape(-1, channels)
+        return np.frombuffer(memoryview(frame.planes[0]), kind, count).reshape(-1, channels)
     planes = frame.planes[:channels]
-    return np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes]).T
+    samples = [np.frombuffer(memoryview(plane), kind, frame.samples) for plane in planes]
+    return np.stack(samples).T
 
 
 class MonoSink:

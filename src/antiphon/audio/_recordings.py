@@ -43,6 +43,7 @@ class Pieces:
         self._on_message = on_message
         self._held: tuple[Kind, bytes] | None = None
         self._rest = memoryview(b"")
+        self._ended = False
         self.recording_bytes = 0
 
     def next_recording(self) -> tuple[str, bytes] | None:
@@ -75,11 +76,12 @@ class Pieces:
 
     def _message(self) -> tuple[Kind, bytes] | None:
         held, self._held = self._held, None
-        if held is not None:
+        if held is not None or self._ended:
             return held
         self._on_message()
         message = receive(self._stream)
-        return None if message is None or message[0] is Kind.END else message
+        self._ended = message is None or message[0] is Kind.END
+        return None if self._ended else message
 
 
 class _Timeline:

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ MAX_DURATION_S = 1800.0
 """Longest file by default: half an hour, 58 MB at 16 kHz."""
 _MAX_RATE_HZ = 3_072_000
 
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A decoded file."""
@@ -83,11 +84,11 @@ def decode_file(
     """
     if isinstance(source, (str, os.PathLike)):
         return _decode_path(Path(source), rate_hz, max_duration_s)
-    if isinstance(source, (bytes, bytearray, memoryview)) and not len(source):
-        raise AudioError("the audio file is empty; send a recording")
-    return _collected(
-        decoders.decode_file(source, None, rate_hz, max_duration_s), rate_hz, max_duration_s
-    )
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if not len(source):
+            raise AudioError("the audio file is empty; send a recording")
+        source = io.BytesIO(source)
+    return _decode_open(source, rate_hz, max_duration_s)
 
 
 def _decode_path(path: Path, rate_hz: int | None, max_duration_s: float) -> Decoded:
@@ -95,20 +96,17 @@ def _decode_path(path: Path, rate_hz: int | None, max_duration_s: float) -> Deco
         with path.open("rb") as file:
             if path.is_file() and not path.stat().st_size:
                 raise AudioError(f"{path} is empty; give a recording")
-            messages = decoders.decode_file(b"", file.fileno(), rate_hz, max_duration_s)
-            return _collected(messages, rate_hz, max_duration_s)
+            return _decode_open(file, rate_hz, max_duration_s)
     except OSError as error:
         raise AudioError(
             f"cannot read {path}: {error.strerror or error}; check the path"
         ) from error
 
 
-def _collected(
-    messages: Iterator[tuple[Kind, bytes]], rate_hz: int | None, max_duration_s: float
-) -> Decoded:
+def _decode_open(file: IO[bytes], rate_hz: int | None, max_duration_s: float) -> Decoded:
     most_bytes = 2 * (rate_hz or _MAX_RATE_HZ) * (max_duration_s + 1)
     samples = bytearray()
-    with closing(messages):
+    with closing(decoders.decode_file(file, rate_hz, max_duration_s)) as messages:
         for kind, body in messages:
             if kind is Kind.PCM and len(samples) + len(body) <= most_bytes:
                 samples += body

@@ -9,7 +9,9 @@ from typing import BinaryIO
 
 _HEADER = struct.Struct(">cI")
 MAX_BODY_BYTES = 64 << 20
-"""Longest body that is taken; a file is sent in several."""
+"""Longest body that is taken."""
+WANTED = struct.Struct(">QI")
+"""Where in the file, and how many bytes at most."""
 
 
 class Kind(Enum):
@@ -18,7 +20,9 @@ class Kind(Enum):
     JOB = b"J"
     """To a decoder: what is to be decoded, as JSON."""
     DATA = b"D"
-    """To a decoder: the next bytes of the file or the recording."""
+    """To a decoder: the next bytes of the recording, or those of the file that it asked for, empty at its end."""
+    READ = b"Q"
+    """From a decoder: it wants bytes of the file; see `WANTED`."""
     START = b"S"
     """To a decoder: a recording begins; the body is FFmpeg's name of the container."""
     WHOLE = b"W"

@@ -1,14 +1,15 @@
 """Where foreign audio is decoded: a process that forks a fresh one for every file and every stream.
 
-FFmpeg reads some sixty formats that anybody may have written, and a file that finds a fault in it may end the process or
-fill the memory. So this one, which never reads audio itself, waits for jobs on its standard input, each a socket; the
-fork that serves the socket is bounded in memory, processor time and files, has nothing of the server's and nothing of
-other callers', and is gone afterwards. `decoders` is the other side. Started as `python -m antiphon.audio.decoder_process`.
+FFmpeg reads some sixty formats that anybody may have written, and a file that finds a fault in it may end the process
+or fill the memory. So this one, which never reads audio itself, waits for jobs on its standard input, each a socket;
+the fork that serves the socket is bounded in memory, processor time and files, has nothing of the server's and nothing
+of other callers', and is gone afterwards. `decoders` is the other side.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import io
 import json
@@ -24,16 +25,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 from antiphon.audio import _files, _recordings
-from antiphon.audio.decoder_link import Kind, receive, send
+from antiphon.audio.decoder_link import WANTED, Kind, receive, send
 from antiphon.audio.framing import Pcm16, pcm_to_bytes
 from antiphon.errors import AudioError
 
 _FILE_MEMORY_BYTES = 256 << 20
 _STREAM_MEMORY_BYTES = 96 << 20
-"""What a fork may take beside what it began with and the file it was given."""
+"""What a fork may take beside what it began with."""
 _FILE_CPU_S = 10.0
 _FILE_CPU_SHARE = 1 / 60
 """More processor time for a longer limit: decoding takes a thousandth of the duration on a fast machine."""
@@ -44,6 +45,7 @@ _OPEN_FILES = 8
 _NICENESS = 5
 """Of files: calls come first."""
 _PIECE_SAMPLES = 64 << 10
+_READ_BYTES = 128 << 10
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
@@ -102,13 +104,12 @@ class _Forks:
 
     def _take(self) -> bool:
         """The next job. False: there will be none."""
-        data, fds, _, _ = socket.recv_fds(self._control, 1, 2)
+        data, fds, _, _ = socket.recv_fds(self._control, 1, 1)
         if not data:
             return False
         if not fds:
             return True
         connection = socket.socket(fileno=fds[0])
-        file_fd = fds[1] if len(fds) > 1 else None
         try:
             process = os.fork()
         except OSError as error:
@@ -119,11 +120,9 @@ class _Forks:
         else:
             if not process:
                 signal.set_wakeup_fd(-1)
-                _fork_main(connection, file_fd)
+                _fork_main(connection)
             self._by_fd[connection.fileno()] = (process, connection)
             self._poll.register(connection, 0)  # hang-ups only
-        if file_fd is not None:
-            os.close(file_fd)
         return True
 
     def _reap(self) -> None:
@@ -155,13 +154,13 @@ class _Forks:
 # -- in a fork -----------------------------------------------------------------------------------------
 
 
-def _fork_main(connection: socket.socket, file_fd: int | None) -> NoReturn:
+def _fork_main(connection: socket.socket) -> NoReturn:
     """Serve one socket, then end."""
     code = 1
     try:
-        _leave_behind(connection, file_fd)
+        _leave_behind(connection.fileno())
         with connection, connection.makefile("rb") as stream:
-            _serve(connection, stream, file_fd)
+            _serve(connection, stream)
         code = 0
     except (ConnectionError, BrokenPipeError):
         code = 0  # whoever asked does not want it any more
@@ -171,20 +170,16 @@ def _fork_main(connection: socket.socket, file_fd: int | None) -> NoReturn:
         os._exit(code)
 
 
-def _leave_behind(connection: socket.socket, file_fd: int | None) -> None:
+def _leave_behind(kept_fd: int) -> None:
     """Give up what is not needed, so that it cannot be misused."""
     parent = os.getppid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    kept = {connection.fileno()} | ({file_fd} if file_fd is not None else set())
-    low = 3
-    for fd in sorted(kept):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.closerange(3, kept_fd)
+    os.closerange(kept_fd + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    _bound(resource.RLIMIT_NOFILE, max(kept) + _OPEN_FILES)
+    _bound(resource.RLIMIT_NOFILE, kept_fd + _OPEN_FILES)
     _bound(resource.RLIMIT_FSIZE, 0)
     _bound(resource.RLIMIT_NPROC, 0)
     if os.getppid() != parent:
@@ -209,8 +204,8 @@ def _bound_cpu(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (max(1, round(seconds)), resource.RLIM_INFINITY))
 
 
-def _serve(connection: socket.socket, stream: IO[bytes], file_fd: int | None) -> None:
-    job = receive(stream)  # type: ignore[arg-type]
+def _serve(connection: socket.socket, stream: BinaryIO) -> None:
+    job = receive(stream)
     if job is None:
         return
     wanted: dict[str, Any] = json.loads(job[1])
@@ -225,11 +220,11 @@ def _serve(connection: socket.socket, stream: IO[bytes], file_fd: int | None) ->
     try:
         if "max_gap_s" in wanted:
             _bound_memory(_STREAM_MEMORY_BYTES)
-            pieces = _recordings.Pieces(stream, _paced())  # type: ignore[arg-type]
+            pieces = _recordings.Pieces(stream, _paced())
             _recordings.decode(pieces, wanted["max_gap_s"], give, refuse)
         else:
-            with _file(stream, file_fd) as file:
-                facts = _decode_file(file, wanted, give)
+            file = io.BufferedReader(_DistantFile(connection, stream, wanted["size"]), _READ_BYTES)
+            facts = _decode_file(file, wanted, give)
             send(connection, Kind.FACTS, json.dumps(asdict(facts)).encode())
     except AudioError as error:
         refuse(error)
@@ -247,15 +242,40 @@ def _paced() -> Any:
     return on_message
 
 
-def _file(stream: IO[bytes], file_fd: int | None) -> IO[bytes]:
-    """The file that was handed over, or what was sent of one."""
-    if file_fd is not None:
-        return os.fdopen(file_fd, "rb")
-    file = io.BytesIO()
-    while (message := receive(stream)) is not None and message[0] is Kind.DATA:  # type: ignore[arg-type]
-        file.write(message[1])
-    file.seek(0)
-    return file
+class _DistantFile(io.RawIOBase):
+    """A file that whoever sent the job holds."""
+
+    def __init__(self, connection: socket.socket, stream: BinaryIO, size: int | None) -> None:
+        """`size` None: it is read from front to back."""
+        self._connection, self._stream = connection, stream
+        self._size, self._at = size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._size is not None
+
+    def readinto(self, buffer: Any) -> int:
+        send(self._connection, Kind.READ, WANTED.pack(self._at, len(buffer)))
+        kind, data = receive(self._stream) or (Kind.END, b"")
+        if kind is not Kind.DATA:
+            raise ConnectionError("whoever wanted the file decoded is gone")
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if self._size is None:
+            raise io.UnsupportedOperation("this file is read from front to back")
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, "before the beginning of the file")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
 def _decode_file(file: IO[bytes], wanted: Mapping[str, Any], give: Any) -> _files.Facts:

@@ -1,8 +1,8 @@
 """Decoder processes, as seen by who has audio to decode: one socket for each file and each stream.
 
-The process that forks them (`decoder_process`) is started with the first job, or by `warm`, and again when it is gone. It
-inherits nothing of this process: no socket, no secret of the environment. A decoder that crashes, hangs, or wants too
-much costs its own audio and nothing else.
+The process that forks them (`decoder_process`) is started with the first job, or by `warm`, and again when it is gone.
+It inherits nothing of this process: no socket, no secret of the environment. A decoder that crashes, hangs, or wants
+too much costs its own audio and nothing else.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import IO, Any, Literal
 
-from antiphon.audio.decoder_link import Kind, receive, send
+from antiphon.audio.decoder_link import WANTED, Kind, receive, send
 from antiphon.errors import AudioError, BusyError
 
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL")
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 _SOCKET_BYTES = 64 << 10
 """What the system holds in each direction of a connection, about."""
-_CONTENT_BYTES = 256 << 10
+_MAX_READ_BYTES = 1 << 20
 _FILE_S = 60.0
 _FILE_SHARE = 1 / 10
 """A file takes at most this long, and more where a longer one is allowed."""
@@ -49,7 +49,9 @@ class DecoderLost(AudioError):
             "memory": "this audio takes too much memory to decode",
             "time": "this audio takes too long to decode",
         }[outcome]
-        super().__init__(f"{what}: it is damaged, or made to do harm; record it again as WAV or MP3")
+        super().__init__(
+            f"{what}: it is damaged, or made to do harm; record it again as WAV or MP3"
+        )
 
 
 class Decoders:
@@ -66,14 +68,14 @@ class Decoders:
         return None if self._process is None else self._process.pid
 
     def warm(self) -> None:
-        """Start the process if it is not there. Does not wait until it can work."""
-        with self._lock:
+        """Start the process if it is not there. Does not wait until it can work; who has a job hears when it cannot."""
+        with self._lock, suppress(OSError):
             self._started()
 
-    def open(self, job: Mapping[str, Any], file_fd: int | None = None) -> socket.socket:
+    def open(self, job: Mapping[str, Any]) -> socket.socket:
         """A connection to a decoder of its own, which closing it ends. Never waits for the decoder.
 
-        `file_fd`: a file that is handed over. Raises AudioError when no process can be started.
+        Raises AudioError when no process can be started.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -81,21 +83,20 @@ class Decoders:
                 for end in (ours, theirs):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
                 send(ours, Kind.JOB, json.dumps(job).encode())
-                fds = [theirs.fileno()] + ([] if file_fd is None else [file_fd])
-                self._hand_over(fds)
+                self._hand_over(theirs.fileno())
         except BaseException:
             ours.close()
             raise
         return ours
 
-    def _hand_over(self, fds: list[int]) -> None:
+    def _hand_over(self, fd: int) -> None:
         with self._lock:
             try:
                 try:
-                    socket.send_fds(self._started(), [b"j"], fds)
+                    socket.send_fds(self._started(), [b"j"], [fd])
                 except (BrokenPipeError, ConnectionResetError):
                     self._stop()
-                    socket.send_fds(self._started(), [b"j"], fds)
+                    socket.send_fds(self._started(), [b"j"], [fd])
             except OSError as error:
                 reason = error.strerror or str(error)
                 raise AudioError(
@@ -110,7 +111,7 @@ class Decoders:
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-s", "-P", "-m", "antiphon.audio.decoder_process"],
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     cwd="/",
                     env=_environment(),
@@ -157,49 +158,52 @@ def lost(body: bytes) -> DecoderLost:
 
 
 def decode_file(
-    source: bytes | bytearray | memoryview | IO[bytes],
-    file_fd: int | None,
-    rate_hz: int | None,
-    max_duration_s: float,
-) -> Iterator[tuple[Kind, bytes]]:
+    file: IO[bytes], rate_hz: int | None, max_duration_s: float
+) -> Generator[tuple[Kind, bytes], None, None]:
     """Decode a file in a process of its own: `PCM` messages, then one of `FACTS`.
 
-    `source` is sent, unless there is a `file_fd`. Raises AudioError, and BusyError when too many others wait.
+    The process asks for the bytes that it needs. Raises AudioError, and BusyError when too many others wait.
     """
     if not _places.acquire(timeout=_PLACE_S):
         raise BusyError("too many files are being decoded; try again in a moment")
     try:
         deadline_s = time.monotonic() + _FILE_S + _FILE_SHARE * max_duration_s
-        job = {"rate_hz": rate_hz, "max_duration_s": max_duration_s}
-        with shared.open(job, file_fd) as connection, connection.makefile("rb") as stream:
-            connection.settimeout(_FILE_S)
-            if file_fd is None:
-                with suppress(BrokenPipeError, ConnectionResetError):  # it says why, or died
-                    for piece in _pieces(source):
-                        send(connection, Kind.DATA, piece)
-                    send(connection, Kind.END)
+        content = _Content(file)
+        job = {"rate_hz": rate_hz, "max_duration_s": max_duration_s, "size": content.size}
+        with shared.open(job) as connection, connection.makefile("rb") as stream:
             while True:
                 connection.settimeout(max(0.01, deadline_s - time.monotonic()))
-                message = receive(stream)  # type: ignore[arg-type]
-                kind, body = message or (Kind.DIED, b"")
+                kind, body = receive(stream) or (Kind.DIED, b"")
+                if kind is Kind.READ:
+                    send(connection, Kind.DATA, content.read(*WANTED.unpack(body)))
+                    continue
                 _raise_if_lost(kind, body)
                 yield kind, body
                 if kind is Kind.FACTS:
                     return
-    except (TimeoutError, ConnectionError) as error:
-        raise DecoderLost("time" if isinstance(error, TimeoutError) else "crashed") from None
+    except TimeoutError:
+        raise DecoderLost("time") from None
+    except ConnectionError:
+        raise DecoderLost("crashed") from None
     finally:
         _places.release()
 
 
-def _pieces(source: bytes | bytearray | memoryview | IO[bytes]) -> Iterator[bytes]:
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        view = memoryview(source).cast("B")
-        for at in range(0, len(view), _CONTENT_BYTES):
-            yield bytes(view[at : at + _CONTENT_BYTES])
-        return
-    while piece := source.read(_CONTENT_BYTES):
-        yield piece
+class _Content:
+    """A file from where it stands now, to be read here and there; one that cannot seek, from front to back."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size: int | None = None
+        self._begin = 0
+        if file.seekable():
+            self._begin = file.tell()
+            self.size = file.seek(0, os.SEEK_END) - self._begin
+
+    def read(self, at: int, size: int) -> bytes:
+        if self.size is not None:
+            self._file.seek(self._begin + at)
+        return self._file.read(min(size, _MAX_READ_BYTES))
 
 
 def _raise_if_lost(kind: Kind, body: bytes) -> None:

@@ -4,8 +4,8 @@ For MediaRecorder (WebM, Ogg, MP4) and for clients that send a whole file per ut
 the decoding is done by a process for each stream (`_recordings`), so that a recording which crashes its decoder, or
 fills its memory, costs itself alone.
 
-Sources: the WebM and Ogg (RFC 3533) container formats, ISO/IEC 14496-12 for boxes. With silence suppression a pause shows
-only when the next packet comes, so whoever decides about silence needs a clock of its own.
+Sources: the WebM and Ogg (RFC 3533) container formats, ISO/IEC 14496-12 for boxes. With silence suppression a pause
+shows only when the next packet comes, so whoever decides about silence needs a clock of its own.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _Decoder:
         with self._lock:
             self._ending = self._ending or kind is Kind.END
             if not self._waiting:
-                with suppress(BlockingIOError, OSError):
+                with suppress(OSError):  # full, or gone: the reader hears of that
                     data = data[self._connection.send(data, socket.MSG_DONTWAIT) :]
             if data and not self.lost:
                 self._waiting.append(data)
@@ -142,7 +142,7 @@ class _Decoder:
         with self._connection, self._connection.makefile("rb") as stream:
             message: tuple[Kind, bytes] | None = None
             try:
-                while (message := receive(stream)) is not None:  # type: ignore[arg-type]
+                while (message := receive(stream)) is not None:
                     if message[0] in (Kind.DIED, Kind.MEMORY):
                         break
                     self._on_message(*message)
@@ -238,7 +238,9 @@ class StreamDecoder:
 
     def _begin(self, demuxer: str, piece: bytes) -> None:
         if self._lost >= _MOST_LOST:
-            raise AudioError("this connection's audio made its decoder fail too often; open a new one")
+            raise AudioError(
+                "this connection's audio made its decoder fail too often; open a new one"
+            )
         if self._decoder is not None and self._decoder.lost:
             self._decoder.close(0)
             self._decoder = None
@@ -268,7 +270,7 @@ class StreamDecoder:
         if self._closed:
             return
         if kind is Kind.PCM:
-            self._on_audio(np.frombuffer(bytearray(body), np.int16))
+            self._give(np.frombuffer(bytearray(body), np.int16))
         elif kind is Kind.REFUSED:
             self._on_error(AudioError(body.decode()))
         else:
@@ -277,3 +279,12 @@ class StreamDecoder:
             error = decoders.DecoderLost("memory") if kind is Kind.MEMORY else decoders.lost(body)
             _log.warning("a stream lost its decoder: %s", error)
             self._on_error(error)
+
+    def _give(self, pcm: Pcm16) -> None:
+        try:
+            self._on_audio(pcm)
+        except Exception as error:  # noqa: BLE001 - the connection must hear of it
+            _log.exception("audio decoder failed")
+            failure = AudioError(f"the audio decoder failed ({error}); open a new connection")
+            self._closed = True
+            self._on_error(failure)
