@@ -182,7 +182,10 @@ class Listener:
 
     def wait_for_error(self) -> None:
         while not self.errors:
-            self._news.get(timeout=PATIENCE_S)
+            self.wait_for_news()
+
+    def wait_for_news(self) -> None:
+        self._news.get(timeout=PATIENCE_S)
 
     def finish(self) -> Listener:
         self.decoder.end()

@@ -34,9 +34,13 @@ class Facts:
 
 
 def decode(
-    file: IO[bytes], rate_hz: int | None, max_duration_s: float, give: Callable[[Pcm16], None]
+    file: IO[bytes],
+    rate_hz: int | None,
+    max_duration_s: float,
+    give: Callable[[Pcm16], None],
+    on_duration: Callable[[float], None],
 ) -> Facts:
-    """Decode the first sound track; `give` gets the pieces, each of shape [n].
+    """Decode the first sound track; `give` gets the pieces, each of shape [n], `on_duration` the seconds so far.
 
     Raises AudioError, and MemoryError for a file that wants more than this process may take.
     """
@@ -51,7 +55,9 @@ def decode(
             f"this is not audio that can be read ({reason}); send WAV, MP3, Ogg, FLAC, MP4 or WebM"
         ) from None
     with container:
-        return _decode_container(container, MonoSink(rate_hz, "VHQ"), max_duration_s, give)
+        return _decode_container(
+            container, MonoSink(rate_hz, "VHQ"), max_duration_s, give, on_duration
+        )
 
 
 def _decode_container(
@@ -59,6 +65,7 @@ def _decode_container(
     sink: MonoSink,
     max_duration_s: float,
     give: Callable[[Pcm16], None],
+    on_duration: Callable[[float], None],
 ) -> Facts:
     stream = sound_track(container)
     if stream is None:
@@ -74,6 +81,7 @@ def _decode_container(
             duration_s += frame.samples / frame.sample_rate
             if duration_s > max_duration_s:
                 raise _too_long(max_duration_s)
+            on_duration(duration_s)
             source_rate_hz = source_rate_hz or frame.sample_rate
             channels = channels or frame.layout.nb_channels
             for pcm in sink.feed(frame):

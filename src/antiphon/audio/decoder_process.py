@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -35,10 +35,10 @@ from antiphon.errors import AudioError
 _FILE_MEMORY_BYTES = 256 << 20
 _STREAM_MEMORY_BYTES = 96 << 20
 """What a fork may take beside what it began with."""
-_FILE_CPU_S = 10.0
-_FILE_CPU_SHARE = 1 / 60
-"""More processor time for a longer limit: decoding takes a thousandth of the duration on a fast machine."""
-_STREAM_CPU_S = 10.0
+_CPU_S = 5.0
+"""What opening may compute: one file's tags can take a processor for minutes."""
+_FILE_CPU_SHARE = 1 / 20
+"""More processor time for every second of sound that came out. A fast machine needs a thousandth."""
 _STREAM_CPU_SHARE = 0.5
 """A stream may use this much of a processor for as long as it lasts."""
 _OPEN_FILES = 8
@@ -232,12 +232,12 @@ def _serve(connection: socket.socket, stream: BinaryIO) -> None:
         send(connection, Kind.MEMORY)
 
 
-def _paced() -> Any:
+def _paced() -> Callable[[], None]:
     """Called before every wait for a message: what a stream may compute grows with the time that it lasts."""
     began_s = time.monotonic()
 
     def on_message() -> None:
-        _bound_cpu(_STREAM_CPU_S + _STREAM_CPU_SHARE * (time.monotonic() - began_s))
+        _bound_cpu(_CPU_S + _STREAM_CPU_SHARE * (time.monotonic() - began_s))
 
     return on_message
 
@@ -278,13 +278,18 @@ class _DistantFile(io.RawIOBase):
         return self._at
 
 
-def _decode_file(file: IO[bytes], wanted: Mapping[str, Any], give: Any) -> _files.Facts:
-    max_duration_s: float = wanted["max_duration_s"]
+def _decode_file(
+    file: IO[bytes], wanted: Mapping[str, Any], give: Callable[[Pcm16], None]
+) -> _files.Facts:
     os.nice(_NICENESS)
     _bound_memory(_FILE_MEMORY_BYTES)
-    _bound_cpu(_FILE_CPU_S + _FILE_CPU_SHARE * max_duration_s)
+    _bound_cpu(_CPU_S)
+
+    def on_duration(duration_s: float) -> None:
+        _bound_cpu(_CPU_S + _FILE_CPU_SHARE * duration_s)
+
     try:
-        return _files.decode(file, wanted["rate_hz"], max_duration_s, give)
+        return _files.decode(file, wanted["rate_hz"], wanted["max_duration_s"], give, on_duration)
     except (AudioError, ConnectionError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes PyAV raise

@@ -1,8 +1,8 @@
 """Ogg Opus in pieces -> int16 mono at 16 kHz at once, in the caller's thread.
 
 Source: RFC 3533 (Ogg), RFC 7845 (Opus in it). For a peer whose other messages have their place among the pieces;
-recordings of browsers, which may be anything, go through `streaming` and are decoded by another process. What is decoded
-here is one kind of packet, mono or stereo: the header is read before the decoder sees it.
+recordings of browsers, which may be anything, go through `streaming` and are decoded by another process. What is
+decoded here is one kind of packet, mono or stereo: the header is read before the decoder sees it.
 """
 
 from __future__ import annotations
