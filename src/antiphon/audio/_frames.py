@@ -47,6 +47,11 @@ _MAX_FRAME_SAMPLES = 1 << 21
 """Of one channel. The longest frames of real formats have some 300,000."""
 
 
+def demuxers() -> tuple[str, ...]:
+    """FFmpeg's names of the containers that are read."""
+    return tuple(_DEMUXERS.split(","))
+
+
 class ByteSource(Protocol):
     """All that is needed of a stream that cannot seek."""
 
