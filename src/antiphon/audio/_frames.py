@@ -45,6 +45,9 @@ _RATES_HZ = range(1_000, 3_072_001)
 """From the slowest telemetry to DSD512."""
 _MAX_FRAME_SAMPLES = 1 << 21
 """Of one channel. The longest frames of real formats have some 300,000."""
+_layouts: list[object] = []
+"""Of tracks, and of frames of more than one channel, until the process ends. PyAV frees the map of a layout that is not one of
+FFmpeg's own (7.1 in AIFF) with its Python object, and FFmpeg frees the same map with the frame."""
 
 
 def demuxers() -> tuple[str, ...]:
@@ -96,8 +99,10 @@ def sound_track(container: av.container.InputContainer) -> av.AudioStream | None
         if stream.index != sound.index:
             stream.discard = Discard.all
     sound.codec_context.thread_count = 1
-    if sound.channels > MAX_CHANNELS:
-        raise _too_many_channels(sound.channels)
+    layout = sound.codec_context.layout
+    _layouts.append(layout)
+    if layout.nb_channels > MAX_CHANNELS:
+        raise _too_many_channels(layout.nb_channels)
     return sound
 
 
@@ -133,6 +138,8 @@ def decoded_frames(
 
 def _check(frame: av.AudioFrame) -> None:
     """A stream may change its shape with every frame, whatever its header says."""
+    if frame.layout.nb_channels > 1:
+        _layouts.append(frame.layout)
     if frame.layout.nb_channels > MAX_CHANNELS:
         raise _too_many_channels(frame.layout.nb_channels)
     if frame.layout.nb_channels < 1 or frame.samples > _MAX_FRAME_SAMPLES:
