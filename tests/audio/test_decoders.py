@@ -74,6 +74,21 @@ def test_as_many_channels_as_can_be_mixed(channels: int) -> None:
     assert decode_file(harmful.ogg_opus(channels)).channels == channels
 
 
+@pytest.mark.parametrize("muxer", ["aiff", "caf", "wav", "matroska"])
+def test_a_valid_film_sound(muxer: str) -> None:
+    """7.1: a layout that FFmpeg has no mask for in some containers, whose map PyAV frees once too often."""
+    file = io.BytesIO()
+    codec = "pcm_s16be" if muxer in ("aiff", "caf") else "pcm_s16le"
+    with av.open(file, "w", muxer) as out:
+        track = out.add_stream(codec, rate=16_000, layout="7.1")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 8 * 16_000), 800, np.int16), "s16", "7.1")
+        frame.sample_rate = 16_000
+        out.mux(track.encode(frame))
+    found = decode_file(file.getvalue())
+    assert found.channels == 8
+    assert found.pcm.tolist() == [800] * 16_000
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -46,8 +46,8 @@ _RATES_HZ = range(1_000, 3_072_001)
 _MAX_FRAME_SAMPLES = 1 << 21
 """Of one channel. The longest frames of real formats have some 300,000."""
 _layouts: list[object] = []
-"""Of tracks, and of frames of more than one channel, until the process ends. PyAV frees the map of a layout that is not one of
-FFmpeg's own (7.1 in AIFF) with its Python object, and FFmpeg frees the same map with the frame."""
+"""Of tracks, and of frames of more than one channel, until the process ends. PyAV frees the map of a layout that is
+not one of FFmpeg's own (7.1 in AIFF) with its Python object, and FFmpeg frees the same map with the frame."""
 
 
 def demuxers() -> tuple[str, ...]:
