@@ -13,12 +13,16 @@ APT := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninteractive
 APT_INSTALL := $(APT) update && $(APT) install -y --no-install-recommends
 CHROMIUM := $(shell command -v chromium chromium-browser google-chrome 2>/dev/null | head -n 1)
 
-.PHONY: install serve test test-backends check format lint types imports core-tests dev chromium lock clean help systemd redis strace audit docs dist
+.PHONY: install serve test test-backends fuzz check format dev chromium lock clean help systemd redis strace audit docs dist
+
+SECONDS ?= 60
+
 
 help:
 	@echo "make serve    install, fetch the default models, serve on http://localhost:8000"
 	@echo "make test     install what is missing and run the whole suite"
 	@echo "make test-backends  every back end in an environment of its own (GROUPS=\"moshi nemo\": only some)"
+	@echo "make fuzz     damaged input for what strangers reach, SECONDS=60 for each fuzzer"
 	@echo "make check    the quick gate: format, lint, types, import rules, core tests"
 	@echo "make audit    known faults of what it depends on (needs PyPI itself, not a mirror)"
 	@echo "make docs     the documentation as a site in site/, links checked"
@@ -51,6 +55,12 @@ test: dev chromium systemd redis strace
 test-backends: install
 	$(PIP) install uv
 	$(BIN)/python tests/backends/groups/run.py $(BIN)/uv $(GROUPS)
+
+# Each module of fuzz/ that has a main; what it found is in .fuzz/.
+fuzz: dev
+	@status=0; for fuzzer in $$(grep -l '^def main' fuzz/*.py); do \
+	 name=$$(basename $$fuzzer .py); echo "fuzz: $$name, $(SECONDS) s"; \
+	 $(BIN)/python -m fuzz.$$name --seconds $(SECONDS) || status=1; done; exit $$status
 
 check: dev
 	$(BIN)/ruff format --check .

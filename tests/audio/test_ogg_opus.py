@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fuzz import harmful_audio
 from tests.support import say
 
 from antiphon.audio.containers import decode_file
@@ -44,3 +45,10 @@ def test_what_is_no_opus(data: bytes) -> None:
 
     with pytest.raises(AudioError):
         feed_all()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 8, 9, 255])
+def test_only_one_stream_of_mono_or_stereo(channels: int) -> None:
+    """A valid stream of eight channels crashed the process."""
+    with pytest.raises(AudioError, match="send mono or stereo"):
+        OggOpusReader().feed(harmful_audio.ogg_opus(channels))

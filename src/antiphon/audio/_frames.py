@@ -1,7 +1,7 @@
 """What decoding a file and decoding a stream share: opening with PyAV, and frames of any kind -> int16 mono.
 
 Mixing down and resampling are done here and not by FFmpeg's resampler: it refuses channel layouts that it has
-no name for, and its state cannot take silence for gaps. Knows nothing of limits, threads and protocols.
+no name for, and its state cannot take silence for gaps. All of this runs in a decoder process (`decoder_process`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import av.container
 import av.error
 import numpy as np
 import numpy.typing as npt
+from av.stream import Discard
 
 from antiphon.audio.framing import Pcm16, float_to_pcm, mix_to_mono
 from antiphon.audio.resample import Resampler
@@ -33,8 +34,25 @@ _DEMUXERS = (
 _TAG_ERRORS: dict[str, Any] = (
     {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+"""FFmpeg's names -> NumPy's."""
 _MOST_FAILURES = 50
 """Damaged packets in a row after which a recording is given up."""
+_MOST_STREAMS = 64
+"""Tracks of a file, of all kinds. Films have some dozens with their subtitles."""
+MAX_CHANNELS = 8
+_RATES_HZ = range(1_000, 3_072_001)
+"""From the slowest telemetry to DSD512."""
+_MAX_FRAME_SAMPLES = 1 << 21
+"""Of one channel. The longest frames of real formats have some 300,000."""
+_layouts: list[object] = []
+"""Of tracks, and of frames of more than one channel, until the process ends. PyAV frees the map of a layout that is
+not one of FFmpeg's own (7.1 in AIFF) with its Python object, and FFmpeg frees the same map with the frame."""
+
+
+def demuxers() -> tuple[str, ...]:
+    """FFmpeg's names of the containers that are read."""
+    return tuple(_DEMUXERS.split(","))
 
 
 class ByteSource(Protocol):
@@ -55,7 +73,7 @@ def open_input(
     `live`: the demuxer is known and nothing is probed, so that the first audio comes out with the first piece.
     ("fflags nobuffer" would make FFmpeg throw away the first packet.) Raises av.error.FFmpegError.
     """
-    options = {"format_whitelist": _DEMUXERS}
+    options = {"format_whitelist": _DEMUXERS, "max_streams": str(_MOST_STREAMS)}
     if live:
         options |= {"probesize": "32", "analyzeduration": "0"}
     if demuxer == "wav":
@@ -72,12 +90,29 @@ def open_input(
     return container
 
 
+def sound_track(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The first track of sound; all others are passed over unread. Raises AudioError for one of too many channels."""
+    if not container.streams.audio:
+        return None
+    sound = container.streams.audio[0]
+    for stream in container.streams:
+        if stream.index != sound.index:
+            stream.discard = Discard.all
+    sound.codec_context.thread_count = 1
+    layout = sound.codec_context.layout
+    _layouts.append(layout)
+    if layout.nb_channels > MAX_CHANNELS:
+        raise _too_many_channels(layout.nb_channels)
+    return sound
+
+
 def decoded_frames(
     container: av.container.InputContainer, stream: av.AudioStream
 ) -> Iterator[av.AudioFrame]:
     """All frames that can be had; damaged packets are left out.
 
-    Raises av.error.FFmpegError when the container itself is damaged beyond finding the next packet.
+    Raises av.error.FFmpegError when the container itself is damaged beyond finding the next packet, AudioError for
+    frames of a shape that no sound has.
     """
     failures = 0
     packets = container.demux(stream)
@@ -96,17 +131,36 @@ def decoded_frames(
             packets = container.demux(stream)
             continue
         failures = 0
-        yield from frames
+        for frame in frames:
+            _check(frame)
+            yield frame
+
+
+def _check(frame: av.AudioFrame) -> None:
+    """A stream may change its shape with every frame, whatever its header says."""
+    if frame.layout.nb_channels > 1:
+        _layouts.append(frame.layout)
+    if frame.layout.nb_channels > MAX_CHANNELS:
+        raise _too_many_channels(frame.layout.nb_channels)
+    if frame.layout.nb_channels < 1 or frame.samples > _MAX_FRAME_SAMPLES:
+        raise AudioError(
+            f"a frame of {frame.layout.nb_channels} channels and {frame.samples} samples is no sound; send WAV"
+        )
+    if frame.sample_rate not in _RATES_HZ:
+        raise AudioError(
+            f"the audio has {frame.sample_rate} samples a second; send {_RATES_HZ[0]} to {_RATES_HZ[-1]}"
+        )
+
+
+def _too_many_channels(channels: int) -> AudioError:
+    return AudioError(
+        f"the audio has {channels} channels, and {MAX_CHANNELS} is the most; send mono or stereo"
+    )
 
 
 def frame_to_mono(frame: av.AudioFrame) -> Pcm16:
-    """A frame of any sample format and channel count -> the mean of its channels, shape [frame.samples]."""
-    channels = frame.layout.nb_channels
-    try:
-        samples: npt.NDArray[Any] = frame.to_ndarray()
-    except ValueError as error:
-        raise AudioError(f"sample format {frame.format.name} is not supported; send WAV") from error
-    by_channel = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+    """A frame of any sample format and up to 8 channels -> the mean of its channels, shape [frame.samples]."""
+    by_channel = _samples(frame)
     if by_channel.dtype == np.int16:
         return mix_to_mono(by_channel)
     mixed = by_channel.mean(axis=1, dtype=np.float64)
@@ -115,6 +169,20 @@ def frame_to_mono(frame: av.AudioFrame) -> Pcm16:
     elif by_channel.dtype == np.int32:
         mixed /= 2.0**31
     return float_to_pcm(mixed)
+
+
+def _samples(frame: av.AudioFrame) -> npt.NDArray[Any]:
+    """Shape [samples, channels]. Not `frame.to_ndarray`: with 8 planes or more it reads beyond the last one."""
+    kind = _SAMPLE_TYPES.get(frame.format.name.removesuffix("p"))
+    if kind is None:
+        raise AudioError(f"sample format {frame.format.name} is not supported; send WAV")
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        count = frame.samples * channels
+        return np.frombuffer(memoryview(frame.planes[0]), kind, count).reshape(-1, channels)
+    planes = frame.planes[:channels]
+    samples = [np.frombuffer(memoryview(plane), kind, frame.samples) for plane in planes]
+    return np.stack(samples).T
 
 
 class MonoSink:

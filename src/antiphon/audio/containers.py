@@ -2,25 +2,23 @@
 
 `decode_file` is for a file that is there as a whole. Its two relatives are offered here as well: `encode_file` and
 `StreamEncoder` (module `encoding`), and `StreamDecoder` for recordings that arrive in pieces (module
-`streaming`). Nothing here knows who sends the audio or what becomes of it, and nothing runs a program or
-writes a temporary file.
+`streaming`). Decoding happens in other processes (module `decoders`); no temporary file is written.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import av
-import av.container
-import av.error
 import numpy as np
 
-from antiphon.audio._frames import MonoSink, decoded_frames, open_input
+from antiphon.audio import decoders
+from antiphon.audio.decoder_link import Kind
 from antiphon.audio.encoding import (
     CONTENT_TYPES,
     FORMATS,
@@ -49,10 +47,7 @@ __all__ = [
 
 MAX_DURATION_S = 1800.0
 """Longest file by default: half an hour, 58 MB at 16 kHz."""
-
-# Formats whose declared length can be believed. That of MP3 and AAC is a guess from the bit rate, that of WAV is
-# 0 or 2**32 - 1 wherever somebody streamed it.
-_HONEST_FORMATS = frozenset({"flac", "ogg", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"})
+_MAX_RATE_HZ = 3_072_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +75,20 @@ def decode_file(
 ) -> Decoded:
     """Decode the first audio stream of a file: bytes, a path, or an open binary file.
 
-    Any rate, channel count and sample format; a video file gives its sound. Channels are averaged. `rate_hz` None
-    keeps the rate of the source. A file that breaks off gives what can be decoded of it. Blocking: a minute of MP3
-    takes about 0.1 s.
+    Any rate, up to 8 channels, any sample format; a video file gives its sound. Channels are averaged. `rate_hz` None
+    keeps the rate of the source. A file that breaks off gives what can be decoded of it. FFmpeg runs in a process of
+    its own (`decoder_process`), so that no file can end this one or fill its memory. Blocking: a minute of MP3 takes
+    about 0.1 s.
 
     Raises AudioError when nothing can be decoded, and, before more than the limit has been decoded, for audio
-    longer than `max_duration_s`.
+    longer than `max_duration_s`; BusyError when too many other files wait to be decoded.
     """
     if isinstance(source, (str, os.PathLike)):
         return _decode_path(Path(source), rate_hz, max_duration_s)
     if isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source):
             raise AudioError("the audio file is empty; send a recording")
-        return _decode_open(io.BytesIO(source), rate_hz, max_duration_s)
+        source = io.BytesIO(source)
     return _decode_open(source, rate_hz, max_duration_s)
 
 
@@ -109,50 +105,19 @@ def _decode_path(path: Path, rate_hz: int | None, max_duration_s: float) -> Deco
 
 
 def _decode_open(file: IO[bytes], rate_hz: int | None, max_duration_s: float) -> Decoded:
-    try:
-        container = open_input(file)
-    except (av.error.FFmpegError, ValueError) as error:
-        # Not "from error": FFmpeg's errors are OSErrors too, and would be taken for those of the file.
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(
-            f"this is not audio that can be read ({reason}); send WAV, MP3, Ogg, FLAC, MP4 or WebM"
-        ) from None
-    with container:
-        if not container.streams.audio:
-            raise AudioError("the file holds no audio; send one with a sound track")
-        return _decode_stream(container, rate_hz, max_duration_s)
+    most_bytes = 2 * (rate_hz or _MAX_RATE_HZ) * (max_duration_s + 1)
+    samples = bytearray()
+    with closing(decoders.decode_file(file, rate_hz, max_duration_s)) as messages:
+        for kind, body in messages:
+            if kind is Kind.PCM and len(samples) + len(body) <= most_bytes:
+                samples += body
+            elif kind is Kind.FACTS:
+                return Decoded(_pcm(samples), **json.loads(body))
+            else:
+                raise decoders.DecoderLost("crashed")
+    raise decoders.DecoderLost("crashed")
 
 
-def _decode_stream(
-    container: av.container.InputContainer, rate_hz: int | None, max_duration_s: float
-) -> Decoded:
-    stream = container.streams.audio[0]
-    name = container.format.name
-    declared_s = (container.duration or 0) / av.time_base
-    if name in _HONEST_FORMATS and declared_s > max_duration_s:
-        raise _too_long(max_duration_s)
-    sink = MonoSink(rate_hz, "VHQ")
-    pieces: list[Pcm16] = []
-    duration_s = 0.0
-    source_rate_hz = channels = 0
-    with suppress(av.error.FFmpegError):  # where the file is damaged for good, it ends
-        for frame in decoded_frames(container, stream):
-            duration_s += frame.samples / frame.sample_rate
-            if duration_s > max_duration_s:
-                raise _too_long(max_duration_s)
-            source_rate_hz = source_rate_hz or frame.sample_rate
-            channels = channels or frame.layout.nb_channels
-            pieces += sink.feed(frame)
-    pieces += sink.flush()
-    if not duration_s:
-        raise AudioError(
-            "no audio could be decoded: the file is damaged or holds none; record it again"
-        )
-    pcm = np.concatenate(pieces) if pieces else np.zeros(1, np.int16)
-    return Decoded(pcm, sink.rate_hz or source_rate_hz, name, source_rate_hz, channels, duration_s)
-
-
-def _too_long(max_duration_s: float) -> AudioError:
-    return AudioError(
-        f"the audio is longer than {max_duration_s:g} s, the limit; send it in shorter files"
-    )
+def _pcm(samples: bytearray) -> Pcm16:
+    pcm: Pcm16 = np.frombuffer(samples or bytes(2), "<i2").astype(np.int16, copy=False)
+    return pcm

@@ -44,8 +44,8 @@ def float_to_pcm(samples: npt.NDArray[np.floating]) -> Pcm16:
 
     The scale is 32768, so that int16 -> float -> int16 is exact.
     """
-    scaled = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0) * 32768.0
-    pcm: Pcm16 = np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
+    scaled = np.clip(np.nan_to_num(samples, nan=0.0), -1.0, 1.0) * 32768.0
+    pcm: Pcm16 = np.minimum(np.rint(scaled), 32767).astype(np.int16)
     return pcm
 
 

@@ -1,7 +1,8 @@
 """Ogg Opus in pieces -> int16 mono at 16 kHz at once, in the caller's thread.
 
 Source: RFC 3533 (Ogg), RFC 7845 (Opus in it). For a peer whose other messages have their place among the pieces;
-recordings of browsers, which may be anything, go through `streaming`. Knows no message.
+recordings of browsers, which may be anything, go through `streaming` and are decoded by another process. What is
+decoded here is one kind of packet, mono or stereo: the header is read before the decoder sees it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ _OUTPUT_HZ = 16_000
 _OPUS_HZ = 48_000
 _HEADER_BYTES = 27
 _MAX_PACKET_BYTES = 256 << 10
+_HEAD_BYTES = 19
+"""Of an Opus header of mapping family 0."""
 
 
 class OggOpusReader:
@@ -88,9 +91,15 @@ class OggOpusReader:
 
 
 def _decoder(head: bytes) -> AudioCodecContext:
+    """Raises AudioError for all but mono and stereo: what a microphone sends, and what the decoder is safe with."""
+    if len(head) < _HEAD_BYTES or head[18] != 0 or head[9] not in (1, 2):
+        channels = head[9] if len(head) > 9 else 0
+        raise AudioError(
+            f"the Opus header announces {channels} channels in a mapping of its own; send mono or stereo"
+        )
     try:
         codec = av.CodecContext.create("opus", "r")
-        codec.extradata = head
+        codec.extradata = head[:_HEAD_BYTES]
     except (av.FFmpegError, ValueError) as error:
         raise AudioError(f"the Opus header cannot be read: {error}") from None
     assert isinstance(codec, AudioCodecContext)
@@ -99,4 +108,6 @@ def _decoder(head: bytes) -> AudioCodecContext:
 
 def _mono(frame: av.AudioFrame) -> Pcm16:
     """FFmpeg's decoder gives floats, each channel for itself."""
+    if frame.layout.nb_channels > 2:
+        raise AudioError("an Opus packet has more than two channels; send mono or stereo")
     return mix_to_mono(float_to_pcm(np.asarray(frame.to_ndarray(), np.float32).T))

@@ -1,52 +1,38 @@
 """A recording that arrives in pieces -> int16 mono at 16 kHz, while it is being recorded.
 
-For MediaRecorder (WebM, Ogg, MP4), for clients that send a whole file per utterance, and for raw PCM. FFmpeg's
-demuxer reads from a queue in a thread per connection; it is told the container, which is sniffed here, so that
-nothing is probed. Measured with pieces of 100 ms: all audio of a piece comes out with that piece, but for the
-7 ms of Opus' own delay (WebM, Ogg) and one 21 ms frame of AAC (MP4).
+For MediaRecorder (WebM, Ogg, MP4) and for clients that send a whole file per utterance. The container is sniffed here;
+the decoding is done by a process for each stream (`_recordings`), so that a recording which crashes its decoder, or
+fills its memory, costs itself alone.
 
-Sources: the WebM and Ogg (RFC 3533) container formats, ISO/IEC 14496-12 for boxes. This module
-knows nothing of websockets, calls and voice activity. It does not know when nothing arrives, either: with
-silence suppression a pause shows only when the next packet does, so whoever decides about silence needs a
-clock of its own.
+Sources: the WebM and Ogg (RFC 3533) container formats, ISO/IEC 14496-12 for boxes. With silence suppression a pause
+shows only when the next packet comes, so whoever decides about silence needs a clock of its own.
 """
 
 from __future__ import annotations
 
-import io
 import logging
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 
-import av
-import av.container
-import av.error
+import numpy as np
 
-from antiphon.audio._frames import ByteSource, MonoSink, decoded_frames, open_input
-from antiphon.audio.framing import ByteJoiner, Pcm16, SampleFormat
-from antiphon.audio.resample import Resampler
-from antiphon.errors import AudioError, suggest
+from antiphon.audio import decoders
+from antiphon.audio.decoder_link import Kind, pack, receive
+from antiphon.audio.framing import Pcm16
+from antiphon.errors import AudioError
 
-OUTPUT_RATE_HZ = 16_000
 MAX_BACKLOG_BYTES = 8 * 1024 * 1024
 MAX_GAP_S = 10.0
 """A longer gap in the time stamps is filled with this much silence."""
-
-_SMALLEST_GAP_S = 0.1
-"""Time stamps jitter by some packets; silence suppression skips 0.4 s at a time."""
-_CLOCK_JUMP_S = 1.0
+_MOST_LOST = 5
+"""Decoders that one stream may cost."""
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _OGG = b"OggS"
 _RIFF = b"RIFF"
-
-_HEADER_BYTES = 4096
-"""A recording that was stopped before anything was said is a header of less than this."""
-
-_RAW: dict[str, SampleFormat] = {"pcm_s16le": "s16le", "pcm_f32le": "f32le"}
-EXPECTATIONS = ("auto", *_RAW)
 
 _log = logging.getLogger(__name__)
 
@@ -84,131 +70,93 @@ def _is_whole_file(piece: bytes, demuxer: str) -> bool:
     return at == len(piece) and {b"moov", b"mdat"} <= boxes and b"moof" not in boxes
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """A new recording begins here."""
+class _Decoder:
+    """One decoder process and what is on its way to it. `send` never waits."""
 
-    demuxer: str
-    whole: bytes = b""
-    """The file, where it came in one piece; nothing else follows then."""
+    def __init__(self, max_gap_s: float, on_message: Callable[[Kind, bytes], None]) -> None:
+        """`on_message` is called from a thread, with `Kind.DIED` as the last word of a decoder that did not end as it
+        was told to. Raises AudioError when there is no process to be had."""
+        self._connection = decoders.shared.open({"max_gap_s": max_gap_s})
+        self._on_message = on_message
+        self._waiting: deque[bytes] = deque()
+        self._lock = threading.Lock()
+        self._writer: threading.Thread | None = None
+        self._ending = False
+        self.backlog_bytes = 0
+        """What the system could not take yet."""
+        self.lost = False
+        self._reader = threading.Thread(target=self._read, name="audio-decoder", daemon=True)
+        self._reader.start()
 
+    def send(self, kind: Kind, body: bytes = b"") -> None:
+        """Hand over a message. A decoder that is gone says so by `on_message`."""
+        data = pack(kind, body)
+        with self._lock:
+            self._ending = self._ending or kind is Kind.END
+            if not self._waiting:
+                with suppress(OSError):  # full, or gone: the reader hears of that
+                    data = data[self._connection.send(data, socket.MSG_DONTWAIT) :]
+            if data and not self.lost:
+                self._waiting.append(data)
+                self.backlog_bytes += len(data)
+                if self._writer is None:
+                    self._writer = threading.Thread(
+                        target=self._write, name="audio-decoder-backlog", daemon=True
+                    )
+                    self._writer.start()
 
-@dataclass(frozen=True, slots=True)
-class _RawInput:
-    """What raw PCM goes through."""
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the last message of the decoder has been given out."""
+        self._reader.join(timeout_s)
+        return not self._reader.is_alive()
 
-    joiner: ByteJoiner
-    resampler: Resampler
+    def close(self, timeout_s: float) -> bool:
+        """End the process. False: a callback still runs."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        writer = self._writer
+        if threading.current_thread() is self._reader:
+            return True
+        ended = self.join(timeout_s)
+        if writer is not None:
+            writer.join(timeout_s)
+        return ended
 
+    def _write(self) -> None:
+        """Until nothing waits any more."""
+        while True:
+            with self._lock:
+                if not self._waiting or self.lost:
+                    self._waiting.clear()
+                    self.backlog_bytes, self._writer = 0, None
+                    return
+                data = self._waiting[0]
+            with suppress(OSError):  # the reader hears of it
+                self._connection.sendall(data)
+            with self._lock:
+                if self._waiting:
+                    self._waiting.popleft()
+                    self.backlog_bytes -= len(data)
 
-class _Inbox:
-    """Pieces on their way from the event loop to the worker. The worker's side blocks, the other never."""
-
-    def __init__(self) -> None:
-        self._items: deque[bytes | _Start] = deque()
-        self._changed = threading.Condition()
-        self._rest = memoryview(b"")
-        self._backlog_bytes = 0
-        self._ended = False
-        self.closed = False
-        self.recording_bytes = 0
-
-    @property
-    def backlog_bytes(self) -> int:
-        return self._backlog_bytes
-
-    def put(self, item: bytes | _Start) -> None:
-        with self._changed:
-            self._items.append(item)
-            self._backlog_bytes += _size(item)
-            self._changed.notify()
-
-    def end(self) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self.closed = True
-            self._items.clear()
-            self._backlog_bytes = 0
-            self._changed.notify()
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes of the current recording; empty at its end. (What FFmpeg calls.)"""
-        if not self._rest:
-            piece = self.next_piece()
-            if piece is None:
-                return b""
-            self._rest = memoryview(piece)
-        cut = bytes(self._rest[:size])
-        self._rest = self._rest[len(cut) :]
-        return b"" if self.closed else cut
-
-    def next_piece(self) -> bytes | None:
-        """The next piece of the current recording, None at its end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self.closed)
-            if not self._items or isinstance(self._items[0], _Start):
-                return None
-            return self._take_bytes()
-
-    def next_recording(self) -> _Start | None:
-        """Leave out what remains of the current recording; None when no other will come."""
-        self._rest = memoryview(b"")
-        with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._items or self._ended or self.closed)
-                if not self._items:
-                    return None
-                item = self._items.popleft()
-                self._backlog_bytes -= _size(item)
-                if isinstance(item, _Start):
-                    self.recording_bytes = len(item.whole)
-                    return item
-
-    def _take_bytes(self) -> bytes:
-        item = self._items.popleft()
-        assert isinstance(item, bytes)
-        self._backlog_bytes -= len(item)
-        self.recording_bytes += len(item)
-        return item
-
-
-def _size(item: bytes | _Start) -> int:
-    return len(item.whole) if isinstance(item, _Start) else len(item)
-
-
-class _Timeline:
-    """Finds the gaps that silence suppression leaves between frames."""
-
-    def __init__(self, max_gap_s: float) -> None:
-        self._max_gap_s = max_gap_s
-        self._next_s: float | None = None
-
-    def gap_s(self, frame: av.AudioFrame) -> float:
-        """Seconds of silence that belong before `frame`."""
-        length_s = frame.samples / frame.sample_rate
-        start_s = frame.time
-        if start_s is None:
-            return 0.0
-        late_s = 0.0 if self._next_s is None else start_s - self._next_s
-        if self._next_s is not None and -_CLOCK_JUMP_S < late_s < _SMALLEST_GAP_S:
-            self._next_s += length_s
-            return 0.0
-        self._next_s = start_s + length_s
-        return min(max(late_s, 0.0), self._max_gap_s)
-
-
-def _no_audio() -> AudioError:
-    return AudioError("no audio could be decoded of this recording; restart the recorder")
+    def _read(self) -> None:
+        with self._connection, self._connection.makefile("rb") as stream:
+            message: tuple[Kind, bytes] | None = None
+            try:
+                while (message := receive(stream)) is not None:
+                    if message[0] in (Kind.DIED, Kind.MEMORY):
+                        break
+                    self._on_message(*message)
+            except OSError:
+                pass
+            self.lost = True
+            if message is not None or not self._ending:
+                self._on_message(*(message or (Kind.DIED, b"")))
 
 
 class StreamDecoder:
-    """Decodes what one connection sends. One worker thread, from construction to `close`.
+    """Decodes what one connection sends. One process and one thread, from the first recording to `close`.
 
-    `on_audio(pcm)` (int16 mono 16 kHz, shape [n]) and `on_error(error)` are called from the worker, in order; they
+    `on_audio(pcm)` (int16 mono 16 kHz, shape [n]) and `on_error(error)` are called from the thread, in order; they
     must be quick and must not raise. There is one error per recording that cannot be decoded; the next recording
     (a header in a later piece) is decoded again.
     """
@@ -218,36 +166,19 @@ class StreamDecoder:
         on_audio: Callable[[Pcm16], None],
         on_error: Callable[[AudioError], None],
         *,
-        expect: str = "auto",
-        rate_hz: int = 0,
         max_backlog_bytes: int = MAX_BACKLOG_BYTES,
         max_gap_s: float = MAX_GAP_S,
     ) -> None:
-        """`expect`: `auto` sniffs the container; `pcm_s16le` and `pcm_f32le` are raw mono at `rate_hz`.
-
-        Raises AudioError for an unknown expectation, or raw audio without a rate.
-        """
-        if expect not in EXPECTATIONS:
-            raise AudioError(f"unknown audio {expect!r}{suggest(expect, EXPECTATIONS)}")
-        if expect != "auto" and not 1_000 <= rate_hz <= 384_000:
-            raise AudioError(f"raw audio needs its rate in Hz, 1000 to 384000; got {rate_hz}")
         self._on_audio = on_audio
         self._on_error = on_error
         self._max_backlog_bytes = max_backlog_bytes
         self._max_gap_s = max_gap_s
-        self._inbox = _Inbox()
-        self._raw: _RawInput | None = None
-        if expect != "auto":
-            self._raw = _RawInput(ByteJoiner(_RAW[expect]), Resampler(rate_hz, OUTPUT_RATE_HZ))
-        self._held = b""  # a beginning too short to be recognised
-        self._dropped_bytes = 0
+        self._decoder: _Decoder | None = None
+        self._lost = 0
+        self._held = b""
         self._in_recording = False
         self._complained = False
-        self._ended = False
-        self._worker = threading.Thread(target=self._run, name="audio-decoder", daemon=True)
-        self._worker.start()
-
-    # --- called by the connection ------------------------------------------------------------------
+        self._ended = self._closed = False
 
     def feed(self, piece: bytes) -> None:
         """Hand over the next piece, of any size; never waits.
@@ -259,20 +190,14 @@ class StreamDecoder:
             raise AudioError("this audio stream has ended; open a new connection")
         if not piece:
             return
-        if self._inbox.backlog_bytes > self._max_backlog_bytes:
+        if self._decoder is not None and self._decoder.backlog_bytes > self._max_backlog_bytes:
             self._in_recording = False  # what follows the gap cannot be decoded
             self._held = b""
-            self._dropped_bytes += len(piece)
             raise AudioError(
                 f"audio arrives faster than it can be decoded: over {self._max_backlog_bytes} bytes "
                 "wait; send it slower and restart the recorder"
             )
-        if self._raw is not None:
-            # Whole samples stay whole behind dropped pieces: formats have 2 or 4 bytes per sample.
-            filler, self._dropped_bytes = bytes(self._dropped_bytes % 4), 0
-            self._inbox.put(filler + piece)
-        else:
-            self._feed_container(bytes(piece))
+        self._feed_container(bytes(piece))
 
     def end(self) -> None:
         """No more pieces will come. Returns at once; `join` waits until all audio has been given out."""
@@ -280,25 +205,21 @@ class StreamDecoder:
             return
         self._ended = True
         if self._held and self._in_recording:
-            self._inbox.put(self._held)
-        self._inbox.end()
+            self._send(Kind.DATA, self._held)
+        self._send(Kind.END)
 
     def join(self, timeout_s: float) -> bool:
-        """After `end`: wait for the worker. Blocking. True when it has given out everything."""
-        self._worker.join(timeout_s)
-        return not self._worker.is_alive()
+        """After `end`: wait for the decoder. Blocking. True when it has given out everything."""
+        return self._decoder is None or self._decoder.join(timeout_s)
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Drop what waits and release the worker; no callback runs after it. May be called twice, from anywhere.
+        """Drop what waits and end the decoder; no callback runs after it. May be called twice, from anywhere.
 
-        Waits for the worker, which is done as soon as the packet or the callback at hand is: at most `timeout_s`.
-        False when even that was not enough; the worker then ends later, by itself.
+        Waits for the callback at hand, at most `timeout_s`. False when even that was not enough; it then ends later,
+        by itself.
         """
-        self._ended = True
-        self._inbox.close()
-        if threading.current_thread() is self._worker:
-            return True
-        return self.join(timeout_s)
+        self._ended = self._closed = True
+        return self._decoder is None or self._decoder.close(timeout_s)
 
     def _feed_container(self, piece: bytes) -> None:
         demuxer = sniff(piece)
@@ -316,16 +237,24 @@ class StreamDecoder:
             self._continue(piece)
 
     def _begin(self, demuxer: str, piece: bytes) -> None:
+        if self._lost >= _MOST_LOST:
+            raise AudioError(
+                "this connection's audio made its decoder fail too often; open a new one"
+            )
+        if self._decoder is not None and self._decoder.lost:
+            self._decoder.close(0)
+            self._decoder = None
+        if self._decoder is None:
+            self._decoder = _Decoder(self._max_gap_s, self._heard)
         self._complained = False
         whole = _is_whole_file(piece, demuxer)
         self._in_recording = not whole
-        self._inbox.put(_Start(demuxer, piece if whole else b""))
-        if not whole:
-            self._inbox.put(piece)
+        self._send(Kind.WHOLE if whole else Kind.START, demuxer.encode())
+        self._send(Kind.DATA, piece)
 
     def _continue(self, piece: bytes) -> None:
-        if self._in_recording:
-            self._inbox.put(piece)
+        if self._in_recording and self._decoder is not None and not self._decoder.lost:
+            self._send(Kind.DATA, piece)
         elif not self._complained:
             self._complained = True
             raise AudioError(
@@ -333,65 +262,29 @@ class StreamDecoder:
                 "recorder, or announce raw PCM and its rate"
             )
 
-    # --- the worker ---------------------------------------------------------------------------------
+    def _send(self, kind: Kind, body: bytes = b"") -> None:
+        if self._decoder is not None:
+            self._decoder.send(kind, body)
 
-    def _run(self) -> None:
+    def _heard(self, kind: Kind, body: bytes) -> None:
+        if self._closed:
+            return
+        if kind is Kind.PCM:
+            self._give(np.frombuffer(bytearray(body), np.int16))
+        elif kind is Kind.REFUSED:
+            self._on_error(AudioError(body.decode()))
+        else:
+            self._lost += 1
+            self._complained = True  # this error is enough for what remains of the recording
+            error = decoders.DecoderLost("memory") if kind is Kind.MEMORY else decoders.lost(body)
+            _log.warning("a stream lost its decoder: %s", error)
+            self._on_error(error)
+
+    def _give(self, pcm: Pcm16) -> None:
         try:
-            if self._raw is not None:
-                self._decode_raw(self._raw)
-            else:
-                while (start := self._inbox.next_recording()) is not None:
-                    self._decode_recording(start)
+            self._on_audio(pcm)
         except Exception as error:  # noqa: BLE001 - the connection must hear of it
             _log.exception("audio decoder failed")
-            self._report(AudioError(f"the audio decoder failed ({error}); open a new connection"))
-
-    def _decode_raw(self, raw: _RawInput) -> None:
-        while (piece := self._inbox.next_piece()) is not None:
-            pcm = raw.joiner.feed(piece)
-            for at in range(0, len(pcm), raw.resampler.from_hz):
-                self._give([raw.resampler.process(pcm[at : at + raw.resampler.from_hz])])
-        self._give([raw.resampler.flush()])
-
-    def _decode_recording(self, start: _Start) -> None:
-        source: ByteSource = io.BytesIO(start.whole) if start.whole else self._inbox
-        try:
-            with open_input(source, start.demuxer, live=not start.whole) as container:
-                self._decode_container(container)
-        except AudioError as error:
-            self._report(error)
-        except (av.error.EOFError, EOFError):
-            if self._inbox.recording_bytes > _HEADER_BYTES:
-                self._report(_no_audio())
-        except (av.error.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            self._report(
-                AudioError(f"the recording cannot be decoded ({reason}); restart the recorder")
-            )
-
-    def _decode_container(self, container: av.container.InputContainer) -> None:
-        if not container.streams.audio:
-            raise AudioError("the recording holds no sound; record a microphone track")
-        timeline = _Timeline(self._max_gap_s)
-        sink = MonoSink(OUTPUT_RATE_HZ, "auto")
-        any_audio = False
-        for frame in decoded_frames(container, container.streams.audio[0]):
-            if self._inbox.closed:
-                return
-            any_audio = True
-            gap_s = timeline.gap_s(frame)
-            if gap_s:
-                self._give(sink.silence(gap_s))
-            self._give(sink.feed(frame))
-        self._give(sink.flush())
-        if not any_audio and self._inbox.recording_bytes > _HEADER_BYTES:
-            raise _no_audio()
-
-    def _give(self, pieces: list[Pcm16]) -> None:
-        for pcm in pieces:
-            if len(pcm) and not self._inbox.closed:
-                self._on_audio(pcm)
-
-    def _report(self, error: AudioError) -> None:
-        if not self._inbox.closed:
-            self._on_error(error)
+            failure = AudioError(f"the audio decoder failed ({error}); open a new connection")
+            self._closed = True
+            self._on_error(failure)

@@ -21,6 +21,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from antiphon.audio import decoders
 from antiphon.config import Settings
 from antiphon.core.record import TurnRecord
 from antiphon.errors import AntiphonError, ModelError
@@ -144,6 +145,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tools: ToolSources = app.state.tools
     calls.tools = tools
     tools.start()
+    decoders.shared.warm()
     loading = asyncio.create_task(_load(app, models), name="load models")
     lag = asyncio.create_task(watch_loop_lag(calls.metrics), name="loop lag")
     room = asyncio.create_task(watch(calls.headroom, models), name="headroom")

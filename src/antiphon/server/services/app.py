@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from antiphon.audio import decoders
 from antiphon.config import Settings
 from antiphon.errors import AntiphonError, ConfigError, ModelError
 from antiphon.models.pool import ModelSet
@@ -112,6 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings, kind = app.state.settings, app.state.kind
     models = model_set(settings, app.state.weights, KINDS[kind])
     app.state.calls = streams = Streams(settings, models)
+    decoders.shared.warm()
     loading = asyncio.create_task(_load(app, models), name="load models")
     lag = asyncio.create_task(watch_loop_lag(streams.metrics), name="loop lag")
     wyoming = None if kind is Kind.LLM else WyomingServer(streams, kind)
