@@ -24,7 +24,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from antiphon.config import Settings
-from antiphon.server import client_secrets
+from antiphon.server import client_secrets, traffic
 from antiphon.server.client_secrets import ClientSecrets, Pinned
 from antiphon.server.keys import Key, KeyBook
 from antiphon.server.refusal import Refused
@@ -73,6 +73,7 @@ class Gate:
             principal = await self._with_key(clear, secrets_too)
         if principal.key is not None:
             self.ledger.note_request(principal.name, self.limits_of(principal))
+        traffic.admit(connection)
         return principal
 
     def limits_of(self, principal: Principal) -> Limits:
@@ -147,6 +148,7 @@ async def authorize_realtime(connection: HTTPConnection) -> Principal:
 async def authorize_or_local(connection: HTTPConnection) -> Principal:
     """For what an operator's tools read on this machine even where keys are needed (`/metrics`)."""
     if is_local(connection):
+        traffic.admit(connection)
         return Principal("local")
     return await authorize(connection)
 

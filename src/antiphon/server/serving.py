@@ -16,6 +16,9 @@ from antiphon.config import Settings
 from antiphon.errors import ConfigError
 from antiphon.server.calls import Calls
 from antiphon.server.phone.signature import hide_stream_keys
+from antiphon.server.traffic import Strangers
+from antiphon.server.valve import Valves
+from antiphon.server.websocket import Websocket
 
 _GRACEFUL_S = 10
 _KEEP_ALIVE_S = 75
@@ -49,8 +52,13 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings, drain_s: float | None = None) -> None:
         """`drain_s`: None takes `server.drain_s`."""
+        self.strangers = Strangers(settings.server, settings.phone.trusted_proxies)
+        valves = Valves(app, self.strangers)
         config = uvicorn.Config(
-            app,
+            valves,
+            http=valves.protocol(),
+            ws=Websocket,
+            h11_max_incomplete_event_size=settings.server.max_head_bytes,
             log_config=None,
             log_level="info" if settings.server.debug else "warning",
             ws_max_size=settings.server.max_message_bytes,

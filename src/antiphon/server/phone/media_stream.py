@@ -32,6 +32,7 @@ from antiphon.server.phone.webhooks import TOKEN
 from antiphon.server.realtime.route import serve_accepted
 from antiphon.server.refusal import Refused
 from antiphon.server.security import authorize, chosen_subprotocol
+from antiphon.server.traffic import admit
 from antiphon.session.session import Session
 from antiphon.wire import twilio as wire
 from antiphon.wire.realtime.unmute import is_typed
@@ -65,11 +66,11 @@ async def media_stream(socket: WebSocket, key: str = "") -> None:
 @router.websocket("/ws")
 async def any_stream(socket: WebSocket) -> None:
     """A path that several families of clients use: the first frame tells telephone streams from Realtime events."""
-    refused: Refused | None = None
+    refused = ""
     try:
         phone_of(socket).guard.upgrade(socket)
     except Refused as error:
-        refused = error
+        refused = str(error)  # the error itself would hold this frame, and what was received in it
     await socket.accept(subprotocol=chosen_subprotocol(socket))
     try:
         async with asyncio.timeout(_OPENING_S):
@@ -79,8 +80,8 @@ async def any_stream(socket: WebSocket) -> None:
         elif first is None or not wire.is_telephony(first):
             reason = "this path takes telephone streams; use /v1/realtime or /ws/conversation"
             await socket.close(_CLOSE_UNSUPPORTED, reason)
-        elif refused is not None:
-            await socket.close(_CLOSE_POLICY, str(refused)[:_MAX_REASON_BYTES])
+        elif refused:
+            await socket.close(_CLOSE_POLICY, refused[:_MAX_REASON_BYTES])
         else:
             await Stream(socket, "", first).serve()
     except _GONE:
@@ -113,7 +114,9 @@ class Stream:
         try:
             start = await self._opening()
             if start is not None:
-                await self._call(start, self._ticket(start))
+                ticket = self._ticket(start)
+                admit(self._socket)
+                await self._call(start, ticket)
         except (BusyError, ModelError) as error:
             self._refuse(_CLOSE_BUSY, error)
         except (ProtocolError, Refused) as error:

@@ -20,6 +20,7 @@ from antiphon.config.sections import PhoneSettings
 from antiphon.errors import ConfigError
 from antiphon.server.refusal import Refused
 from antiphon.server.security import is_local, origin_allowed
+from antiphon.server.traffic import admit
 
 if TYPE_CHECKING:
     from twilio.request_validator import RequestValidator
@@ -127,6 +128,7 @@ class Guard:
         """The parameters of a webhook that is genuine. Raises Refused."""
         form = await _read_form(request)
         self._check(request, form)
+        admit(request)
         return form
 
     def upgrade(self, connection: HTTPConnection, key: str = "") -> None:
