@@ -1,4 +1,4 @@
-"""A socket, uvicorn around the application, and an orderly end. Knows no route."""
+"""A socket, uvicorn around the application and what stands between the two, and an orderly end."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from antiphon.config import Settings
 from antiphon.errors import ConfigError
 from antiphon.server.calls import Calls
+from antiphon.server.headers import Headers
 from antiphon.server.phone.signature import hide_stream_keys
 from antiphon.server.traffic import Strangers
 from antiphon.server.valve import Valves
@@ -53,7 +54,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings, drain_s: float | None = None) -> None:
         """`drain_s`: None takes `server.drain_s`."""
         self.strangers = Strangers(settings.server, settings.phone.trusted_proxies)
-        valves = Valves(app, self.strangers)
+        valves = Valves(Headers(app), self.strangers)
         config = uvicorn.Config(
             valves,
             http=valves.protocol(),

@@ -20,6 +20,8 @@ from antiphon.config.sections import ServerSettings
 
 ADMIT = "antiphon.admit"
 """Key of an ASGI scope: called without arguments when it is known who the client is."""
+HANG_UP = "antiphon.hang_up"
+"""Key of an ASGI scope: called without arguments, it closes the connection once everything was sent."""
 _MAX_ADDRESSES = 4_096
 """Addresses whose use is remembered; beyond them, the one that has been quiet for longest is forgotten."""
 

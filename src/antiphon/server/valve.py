@@ -20,7 +20,16 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from antiphon.server.frames import POLICY, FrameRefused, FrameScanner
-from antiphon.server.traffic import ADMIT, CLIENT, REQUEST_UNITS, STRANGER, Address, Pace, Strangers
+from antiphon.server.traffic import (
+    ADMIT,
+    CLIENT,
+    HANG_UP,
+    REQUEST_UNITS,
+    STRANGER,
+    Address,
+    Pace,
+    Strangers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -330,6 +339,12 @@ class Valve(asyncio.Protocol):
         self._shut()
         self._transport.close()
 
+    def hang_up(self) -> None:
+        """When everything was sent."""
+        self._shut()
+        if self._transport is not None:
+            self._transport.close()
+
     def drop(self) -> None:
         """Break it off without a word."""
         self._shut()
@@ -432,7 +447,7 @@ class Valves:
             valve.wants()
             return await receive()
 
-        scope[ADMIT] = valve.admit
+        scope[ADMIT], scope[HANG_UP] = valve.admit, valve.hang_up
         valve.began(scope)
         try:
             if await valve.turn():

@@ -149,7 +149,10 @@ class Guard:
             raise Refused(403, "without an auth token only this machine is served", retry=False)
         signature = connection.headers.get(SIGNATURE, "")
         algorithm = _algorithm(connection.headers.get(_SETTINGS, ""))
-        urls = self._urls(connection)
+        try:
+            urls = self._urls(connection)
+        except ValueError:  # what a proxy forwards of a Host that is none
+            raise Refused(400, "the host that was asked for is none", retry=False) from None
         try:
             genuine = any(self._validator.validate(u, form, signature, algorithm) for u in urls)
         except ValueError:  # a Host that is none
