@@ -17,6 +17,7 @@ from typing import Protocol
 from starlette.requests import HTTPConnection
 
 from antiphon.config.sections import ServerSettings
+from antiphon.errors import ConfigError
 
 ADMIT = "antiphon.admit"
 """Key of an ASGI scope: called without arguments when it is known who the client is."""
@@ -96,10 +97,16 @@ class Strangers:
     """All connections that nobody has let in yet. One per server."""
 
     def __init__(self, settings: ServerSettings, proxies: Iterable[str] = ()) -> None:
-        """`proxies`: addresses or networks that many clients share; they are no address for `Address`."""
+        """`proxies`: addresses or networks that many clients share; they are no address for `Address`.
+
+        Raises ConfigError for one that is neither.
+        """
         self.pace = Pace(STRANGERS)
         self.settings = settings
-        self._proxies = tuple(ipaddress.ip_network(proxy, strict=False) for proxy in proxies)
+        try:
+            self._proxies = tuple(ipaddress.ip_network(proxy, strict=False) for proxy in proxies)
+        except ValueError as error:
+            raise ConfigError(f"trusted_proxies: {error}; write 10.0.0.1 or 10.0.0.0/24") from None
         self._places: dict[Evictable, Address] = {}
         """In the order in which they came."""
         self._addresses: dict[str, Address] = {}

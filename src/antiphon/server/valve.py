@@ -39,6 +39,9 @@ _SLICE_BYTES = 4 << 10
 """Of an HTTP head or a chunked body."""
 _PATIENCE_S = 5.0
 """A stranger who has been over the rate for so long is sent away."""
+_LAST_READ_S, _LAST_READ_BYTES = 1.0, 1 << 20
+"""Who is sent away is read from for so long, and nothing is done with it: a socket that is closed with something unread
+in it takes the answer with it."""
 _STRANGERS_FRAGMENTS, _CLIENTS_FRAGMENTS = 64, 4_096
 """Fragments that a message may have."""
 _HEAD, _BODY, _CHUNKS, _OPENING, _FRAMES = range(5)
@@ -95,6 +98,7 @@ class Valve(asyncio.Protocol):
         self._answered = False
         """Something was written since the request began."""
         self._closed = False
+        self._last_read_bytes = _LAST_READ_BYTES
         self._lost = asyncio.Event()
 
     # -- as the transport's protocol ------------------------------------------------------------
@@ -125,6 +129,9 @@ class Valve(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closed:
+            self._last_read_bytes -= len(data)
+            if self._last_read_bytes < 0 and self._transport is not None:
+                self._transport.close()
             return
         rest = self._held[self._at :] if self._at < len(self._held) else b""
         self._held, self._at = (rest + data if rest else data), 0
@@ -219,7 +226,7 @@ class Valve(asyncio.Protocol):
 
     def _settle(self, blocked: bool) -> None:
         """Read from the socket, or not."""
-        paused = self._closed or self._inner_paused or blocked
+        paused = not self._closed and (self._inner_paused or blocked)
         if paused == self._paused or self._transport is None or self._transport.is_closing():
             return
         self._paused = paused
@@ -323,7 +330,7 @@ class Valve(asyncio.Protocol):
 
     def _send_away(self, code: int, reason: str, status: int = 0) -> None:
         """With a close frame, or an HTTP answer where there was none yet. What is held is forgotten."""
-        if self._closed or self._transport is None:
+        if self._closed or self._transport is None or self._transport.is_closing():
             return
         if self._address is not None and self._peer is not None:
             log.info("a stranger at %s was sent away: %s", self._peer[0], reason)
@@ -337,7 +344,9 @@ class Valve(asyncio.Protocol):
             head = f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
             self._transport.write(head.encode())
         self._shut()
-        self._transport.close()
+        self._transport.write_eof()
+        self._settle(False)
+        self._next = self._loop.call_later(_LAST_READ_S, self._transport.close)
 
     def hang_up(self) -> None:
         """When everything was sent."""
