@@ -49,7 +49,8 @@ async def model(name: str, request: Request, principal: Admitted) -> dict[str, A
 async def voices(request: Request, principal: Admitted) -> dict[str, Any]:
     """The voices that `/v1/audio/speech` takes by name; none: the model has but one."""
     found: ModelSet = request.app.state.calls.models
-    return catalogue.listed(catalogue.voice(name) for name in found.info(Kind.TTS).voices)
+    names = found.info(Kind.TTS).voices if model_name(found, Kind.TTS) else ()
+    return catalogue.listed(catalogue.voice(name) for name in names)
 
 
 def _listed(request: Request, kinds: Sequence[Kind]) -> dict[str, Any]:
