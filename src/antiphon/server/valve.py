@@ -226,8 +226,8 @@ class Valve(asyncio.Protocol):
 
     def _settle(self, blocked: bool) -> None:
         """Read from the socket, or not."""
-        paused = not self._closed and (self._inner_paused or blocked)
-        if paused == self._paused or self._transport is None or self._transport.is_closing():
+        paused = (self._inner_paused or blocked) and not self._closed
+        if paused is self._paused or self._transport is None or self._transport.is_closing():
             return
         self._paused = paused
         if paused:
@@ -386,10 +386,12 @@ class Valve(asyncio.Protocol):
 
     def pause_inner(self, paused: bool) -> None:
         self._inner_paused = paused
-        if not paused:
-            self._soon()
-        elif self._transport is not None:
+        if paused:
             self._settle(True)
+        elif self._held:
+            self._soon()
+        else:
+            self._settle(False)
 
 
 class Outlet(asyncio.Transport):
