@@ -89,6 +89,32 @@ class ServerSettings(Section):
     )
     max_message_bytes: int = Field(24 << 20, ge=1024, description="Largest websocket message.")
     max_upload_bytes: int = Field(64 << 20, ge=1024, description="Largest file of an HTTP request.")
+    max_head_bytes: int = Field(
+        16 << 10, ge=1024, description="Largest head of an HTTP request, all its lines together."
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, description="The head of a request has to come within so many seconds."
+    )
+    body_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="The body of a request may take so many seconds, and one more for each KiB that has come.",
+    )
+    max_strangers: int = Field(
+        256,
+        ge=1,
+        description="Connections at a time that nobody has let in yet; then idle ones make room, or more are refused.",
+    )
+    max_strangers_per_address: int = Field(
+        64,
+        ge=1,
+        description="The same for one address (IPv6: a network of 64 bits), proxies that are trusted excepted.",
+    )
+    max_stranger_bytes: int = Field(
+        64 << 10,
+        ge=1024,
+        description="Largest websocket message of a client that has not been let in.",
+    )
     max_requests: int = Field(
         16, ge=1, description="OpenAI-compatible HTTP requests at work at a time; more get 429."
     )

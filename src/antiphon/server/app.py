@@ -33,7 +33,7 @@ from antiphon.server import conversation, files, health, openai_http, options
 from antiphon.server.calls import Calls
 from antiphon.server.headroom import watch
 from antiphon.server.keeping import close_to_others
-from antiphon.server.limits import FORM_BYTES, BodyLimit
+from antiphon.server.limits import BodyLimit
 from antiphon.server.loading import check_models, model_set, rehearse
 from antiphon.server.phone import media_stream, webhooks
 from antiphon.server.phone import routes as phone_routes
@@ -50,7 +50,10 @@ from antiphon.server.tuning import tune_process
 
 log = logging.getLogger(__name__)
 
-_PAGE_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:"
+_PAGE_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 
 OnChange = Callable[[ModelStatus], None]
 
@@ -85,7 +88,7 @@ def create_app(
     app.state.on_model = on_model or _log_model
     app.state.on_ready = on_ready
     app.state.on_call_end = on_call_end
-    app.add_middleware(BodyLimit, max_bytes=settings.server.max_upload_bytes + FORM_BYTES)
+    app.add_middleware(BodyLimit, settings=settings.server)
     if settings.server.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from antiphon.models.ports import Kind, ModelStatus
 from antiphon.server.calls import Calls, failed_kinds
-from antiphon.server.security import is_local
+from antiphon.server.security import gate_of
 
 router = APIRouter(tags=["health"])
 
@@ -39,7 +39,7 @@ async def ready(request: Request, response: Response) -> dict[str, Any]:
     return {
         "status": overall,
         "services": {_service(kind): _ready(status, kind) for kind in Kind if _chain(status, kind)},
-        "models": [_describe(link, status, is_local(request)) for link in status],
+        "models": [_describe(link, status, gate_of(request).is_local(request)) for link in status],
         "calls": len(calls),
         "max_calls": calls.settings.server.max_calls,
         "timestamp": _now(),

@@ -25,7 +25,7 @@ from starlette.responses import Response
 
 from antiphon.config import Settings
 from antiphon.errors import ConfigError
-from antiphon.server import client_secrets
+from antiphon.server import client_secrets, traffic
 from antiphon.server.client_secrets import ClientSecrets, Pinned
 from antiphon.server.keys import Key, KeyBook
 from antiphon.server.refusal import Refused
@@ -117,6 +117,7 @@ class Gate:
             principal = await self._with_key(clear, secrets_too)
         if principal.key is not None:
             self.ledger.note_request(principal.name, self.limits_of(principal))
+        traffic.admit(connection)
         return principal
 
     def limits_of(self, principal: Principal) -> Limits:
@@ -202,6 +203,7 @@ async def authorize_realtime(connection: HTTPConnection) -> Principal:
 async def authorize_or_local(connection: HTTPConnection) -> Principal:
     """For what an operator's tools read on this machine even where keys are needed (`/metrics`)."""
     if gate_of(connection).is_local(connection):
+        traffic.admit(connection)
         return Principal("local")
     return await authorize(connection)
 

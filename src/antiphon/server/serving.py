@@ -1,4 +1,4 @@
-"""A socket, uvicorn around the application, and an orderly end. Knows no route."""
+"""A socket, uvicorn around the application and what stands between the two, and an orderly end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from fastapi import FastAPI
 from antiphon.config import Settings
 from antiphon.errors import ConfigError
 from antiphon.server.calls import Calls
+from antiphon.server.headers import Headers
 from antiphon.server.phone.signature import hide_stream_keys
+from antiphon.server.traffic import Strangers
+from antiphon.server.valve import Valves
+from antiphon.server.websocket import Websocket
 
 _GRACEFUL_S = 10
 _KEEP_ALIVE_S = 75
@@ -49,8 +53,15 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings, drain_s: float | None = None) -> None:
         """`drain_s`: None takes `server.drain_s`."""
+        self.strangers = Strangers(
+            settings.server, settings.server.trusted_proxies + settings.phone.trusted_proxies
+        )
+        valves = Valves(Headers(app), self.strangers)
         config = uvicorn.Config(
-            app,
+            valves,
+            http=valves.protocol(),
+            ws=Websocket,
+            h11_max_incomplete_event_size=settings.server.max_head_bytes,
             log_config=None,
             log_level="info" if settings.server.debug else "warning",
             ws_max_size=settings.server.max_message_bytes,
@@ -58,7 +69,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=_GRACEFUL_S,
             timeout_keep_alive=_KEEP_ALIVE_S,
             lifespan="on",
-            proxy_headers=False,  # who is believed is said by `phone.trusted_proxies`
+            proxy_headers=False,  # who is believed is said by `server.trusted_proxies`
         )
         super().__init__(config)
         for name in ("uvicorn.error", "uvicorn.access"):

@@ -33,6 +33,7 @@ from antiphon.server.phone.webhooks import TOKEN
 from antiphon.server.realtime.route import serve_accepted
 from antiphon.server.refusal import Refused
 from antiphon.server.security import authorize, chosen_subprotocol
+from antiphon.server.traffic import admit
 from antiphon.session.session import Session
 from antiphon.wire import twilio as wire
 from antiphon.wire.realtime.unmute import is_typed
@@ -111,7 +112,9 @@ class Stream:
         try:
             start = await self._opening()
             if start is not None:
-                await self._call(start, self._ticket(start))
+                ticket = self._ticket(start)
+                admit(self._socket)
+                await self._call(start, ticket)
         except (BusyError, ModelError) as error:
             self._refuse(_CLOSE_BUSY, error)
         except (ProtocolError, Refused) as error:

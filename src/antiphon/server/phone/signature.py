@@ -21,6 +21,7 @@ from antiphon.config.sections import PhoneSettings, ServerSettings
 from antiphon.errors import ConfigError
 from antiphon.server.refusal import Refused
 from antiphon.server.security import Network, gate_of, network, origin_allowed
+from antiphon.server.traffic import admit
 
 if TYPE_CHECKING:
     from twilio.request_validator import RequestValidator
@@ -134,6 +135,7 @@ class Guard:
         """The parameters of a webhook that is genuine. Raises Refused."""
         form = await _read_form(request)
         await self._check(request, form)
+        admit(request)
         return form
 
     async def upgrade(self, connection: HTTPConnection, key: str = "") -> None:
@@ -149,7 +151,10 @@ class Guard:
             return
         signature = connection.headers.get(SIGNATURE, "")
         algorithm = _algorithm(connection.headers.get(_SETTINGS, ""))
-        urls = self._urls(connection)
+        try:
+            urls = self._urls(connection)
+        except ValueError:  # what a proxy forwards of a Host that is none
+            raise Refused(400, "the host that was asked for is none", retry=False) from None
         try:
             genuine = any(self._validator.validate(u, form, signature, algorithm) for u in urls)
         except ValueError:  # a Host that is none

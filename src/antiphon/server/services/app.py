@@ -24,7 +24,7 @@ from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Kind, ModelStatus, WeightSource
 from antiphon.observe.metrics import watch_loop_lag
 from antiphon.server import health
-from antiphon.server.limits import FORM_BYTES, BodyLimit
+from antiphon.server.limits import BodyLimit
 from antiphon.server.loading import check_models, model_set
 from antiphon.server.openai_http import LLM_PREFIX, chat, listing, speech, transcriptions
 from antiphon.server.openai_http.work import Places
@@ -82,7 +82,7 @@ def create_service(
     app.state.places = Places(settings.server.max_requests)
     app.state.on_model = on_model or _log_model
     app.state.on_ready = on_ready
-    app.add_middleware(BodyLimit, max_bytes=settings.server.max_upload_bytes + FORM_BYTES)
+    app.add_middleware(BodyLimit, settings=settings.server)
     app.add_exception_handler(Refused, answer_refused)
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, answer_http_error)
