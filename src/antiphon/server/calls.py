@@ -166,6 +166,7 @@ class Calls:
         finally:
             watch.end(session.now_ms, self.keeper.end(tap, session.now_ms).fields())
             del self._sessions[call_id]
+            session.let_go()
             if not self._sessions:
                 self._empty.set()
             self._note_end(session)

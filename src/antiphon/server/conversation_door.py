@@ -56,6 +56,10 @@ class ConversationDoor:
         self._outbox.close()
 
 
+def _ignore(problem: str) -> None:
+    pass
+
+
 class CallerAudio:
     """The client's binary frames -> PCM for the session: raw samples directly, containers through a decoder thread."""
 
@@ -90,9 +94,11 @@ class CallerAudio:
         self._decoder.feed(data)
 
     async def close(self) -> None:
-        if self._decoder is not None:
+        decoder, self._decoder = self._decoder, None
+        self._on_error = _ignore
+        if decoder is not None:
             # Waits for a thread that may be in the middle of a packet: not on the event loop.
-            await asyncio.to_thread(self._decoder.close)
+            await asyncio.to_thread(decoder.close)
 
     def _decoded(self, pcm: Pcm16) -> None:
         self._call_soon(lambda: self._session.feed_audio(pcm, STT_RATE_HZ))

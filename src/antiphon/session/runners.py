@@ -63,6 +63,10 @@ Begin = Callable[[], Coroutine[Any, Any, None]]
 Failed = Callable[[str], ev.Event | None]
 
 
+def _ignore(event: ev.Event) -> None:
+    pass
+
+
 class Runners:
     """Starts, owns and ends the model tasks of one call."""
 
@@ -136,6 +140,7 @@ class Runners:
         await self.toolbox.close()
         if tasks:
             await asyncio.wait(tasks, timeout=10)
+        self._post = _ignore
 
     def _work(self, slack_ms: int = 0) -> Work:
         return Work(self._call_id, int(self._loop.time() * 1000) + slack_ms)

@@ -36,7 +36,6 @@ from antiphon.wire.realtime.session import Session, policy_of
 log = logging.getLogger(__name__)
 
 _TRANSCRIBE_S = 20.0
-Handler = Callable[[dict[str, Any]], Awaitable[None] | None]
 
 
 class Conductor:
@@ -67,19 +66,6 @@ class Conductor:
         self._created = 0
         encoder.runs_here = call.runs
         encoder.unwanted = lambda core_id: call.post(ev.DeleteItem(core_id))
-        self._handlers: dict[str, Handler] = {
-            "session.update": self._session_update,
-            "input_audio_buffer.append": self._append,
-            "input_audio_buffer.commit": self._commit,
-            "input_audio_buffer.clear": self._clear,
-            "conversation.item.create": self._item_create,
-            "conversation.item.retrieve": self._item_retrieve,
-            "conversation.item.truncate": self._item_truncate,
-            "conversation.item.delete": self._item_delete,
-            "response.create": self._response_create,
-            "response.cancel": self._response_cancel,
-            "output_audio_buffer.clear": self._clear_output,
-        }
 
     async def take(self, frame: str | bytes) -> None:
         """One frame of the client. Never raises for what is in it."""
@@ -100,7 +86,7 @@ class Conductor:
                 f"event_id: a text of at most {MAX_EVENT_ID_CHARS} characters", param="event_id"
             )
         self._encoder.cause = cause
-        done = self._handlers[event["type"]](event)
+        done = _HANDLERS[event["type"]](self, event)
         if done is not None:
             await done
 
@@ -405,3 +391,19 @@ class Conductor:
         else:
             self._call.post(ev.CancelReply(active.reply))
             self._encoder.cancel_asked()
+
+
+Handler = Callable[[Conductor, dict[str, Any]], Awaitable[None] | None]
+_HANDLERS: dict[str, Handler] = {
+    "session.update": Conductor._session_update,
+    "input_audio_buffer.append": Conductor._append,
+    "input_audio_buffer.commit": Conductor._commit,
+    "input_audio_buffer.clear": Conductor._clear,
+    "conversation.item.create": Conductor._item_create,
+    "conversation.item.retrieve": Conductor._item_retrieve,
+    "conversation.item.truncate": Conductor._item_truncate,
+    "conversation.item.delete": Conductor._item_delete,
+    "response.create": Conductor._response_create,
+    "response.cancel": Conductor._response_cancel,
+    "output_audio_buffer.clear": Conductor._clear_output,
+}

@@ -149,6 +149,8 @@ class Connection:
                 await self._converse(call, conductor)
             finally:
                 await conductor.asides.close()
+                self._door.close()
+                self._outbox.close()
 
     def _conductor(self, call: Call, session: Session, owner: tuple[Policy, Agent]) -> Conductor:
         limits = self._calls.settings.realtime

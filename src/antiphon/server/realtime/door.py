@@ -59,6 +59,13 @@ class RealtimeDoor:
             case act.ReplyGenerated(reply) | act.ReplyEnded(reply):
                 self.playout.finish(reply)
 
+    def close(self) -> None:
+        """The session is over: its parts forget each other, and are freed without a garbage collection."""
+        self.encoder.close()
+        del self.encoder
+        if self.playout is not None:
+            self.playout.close()
+
     def _on_playout(self, kind: str, response_id: str) -> None:
         self.emit(f"output_audio_buffer.{kind}", response_id=response_id)
 

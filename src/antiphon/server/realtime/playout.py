@@ -31,6 +31,10 @@ class _Piece:
     pcm: Pcm16
 
 
+def _untold(name: str, what: str | int) -> None:
+    pass
+
+
 class Playout:
     """Of one session. All positions in samples at `VOICE_RATE_HZ`."""
 
@@ -47,6 +51,11 @@ class Playout:
         self._complete: set[str] = set()
         """Replies that are sounding or waiting, and of which no more will come."""
         self._position = self._reported = 0
+
+    def close(self) -> None:
+        """Nobody is told of anything any more."""
+        self._pieces.clear()
+        self.emit, self.played = _untold, _untold
 
     # -- what is to be played ---------------------------------------------------------------------
 

@@ -70,6 +70,11 @@ class Encoder:
         self._declared: list[dict[str, Any]] = []
         """Functions of the client that the latest reply may call; calls of any other are run by us, and not shown."""
 
+    def close(self) -> None:
+        """The session is over: forget everybody who is told of it."""
+        self.hearing.close()
+        self.runs_here, self.unwanted = lambda name: False, lambda core_id: None
+
     # -- what the conductor announces -------------------------------------------------------------
 
     @property

@@ -54,6 +54,11 @@ class Hearing:
         """The client commits, up to this position: a turn that begins now is a command's, not a voice's."""
         self._clearing = False
 
+    def close(self) -> None:
+        """No more of the caller's audio will be asked for."""
+        self.clip = lambda start_ms, end_ms: b""
+        self.wire_ms = lambda heard_ms: heard_ms
+
     # -- what the client does ---------------------------------------------------------------------
 
     @property
