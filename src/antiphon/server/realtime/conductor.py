@@ -21,7 +21,7 @@ from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import STT_RATE_HZ, Kind, LlmRequest
 from antiphon.server.realtime import wishes
 from antiphon.server.realtime.asides import Asides
-from antiphon.server.realtime.intake import Intake
+from antiphon.server.realtime.intake import Intake, decoded
 from antiphon.session.prompting import messages
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session as Call
@@ -68,34 +68,46 @@ class Conductor:
         encoder.unwanted = lambda core_id: call.post(ev.DeleteItem(core_id))
 
     async def take(self, frame: str | bytes) -> None:
-        """One frame of the client. Never raises for what is in it."""
+        """One frame of the client. Never raises for what is in it.
+
+        Raises OverBudget for a client that has asked for more than its share for long.
+        """
+        budget = self._intake.budget
         try:
-            if isinstance(frame, bytes):
-                raise PeerError("events are JSON in text frames, not binary ones", "invalid_event")
-            await self._obey(self._codec.decode(frame))
+            with budget.message(len(frame)):
+                if isinstance(frame, bytes):
+                    raise PeerError(
+                        "events are JSON in text frames, not binary ones", "invalid_event"
+                    )
+                done = self._obey(self._codec.decode(frame))
+            if done is not None:
+                await done
         except PeerError as error:
             cause = event_id(frame) if isinstance(frame, str) else None
             self._encoder.error(error, cause)
         finally:
             self._encoder.cause = None
+        if budget.due:
+            await budget.wait()
 
-    async def _obey(self, event: dict[str, Any]) -> None:
+    def _obey(self, event: dict[str, Any]) -> Awaitable[None] | None:
+        """-> what is left to be waited for."""
         cause = event.get("event_id")
         if cause is not None and (not isinstance(cause, str) or len(cause) > MAX_EVENT_ID_CHARS):
             raise PeerError(
                 f"event_id: a text of at most {MAX_EVENT_ID_CHARS} characters", param="event_id"
             )
         self._encoder.cause = cause
-        done = _HANDLERS[event["type"]](self, event)
-        if done is not None:
-            await done
+        return _HANDLERS[event["type"]](self, event)
 
     # -- the session ------------------------------------------------------------------------------
 
     def apply(self, patch: Any) -> None:
         """A partial session object. Raises PeerError, and has then changed nothing."""
         listened = self._session.turn_detection is not None
-        self._session.update(patch, spoke=self._encoder.spoke)
+        self._session.update(
+            patch, spoke=self._encoder.spoke, check=self._encoder.items.check_session
+        )
         if listened and self._session.turn_detection is None and self._encoder.hearing.open:
             self._commit_now()  # what was being said is a turn of its own; from now on the client says when
         self._intake.audio.kind = self._session.input_format
@@ -165,12 +177,13 @@ class Conductor:
 
     # -- items ------------------------------------------------------------------------------------
 
-    async def _item_create(self, event: dict[str, Any]) -> None:
+    def _item_create(self, event: dict[str, Any]) -> Awaitable[None] | None:
         raw = shapes.needed(event, "item")
         item_id = self._item_id(raw)
         core_id = self._encoder.names.core(item_id)
         after = self._place(event.get("previous_item_id"))
         found = shown.offered(raw, item_id, core_id)
+        self._encoder.items.check_room(found.shown, "item")
         if found.item.role == "tool_result" and not self._encoder.items.knows_call(
             found.item.call_id
         ):
@@ -179,21 +192,40 @@ class Conductor:
                 "invalid_tool_call_id",
                 "item.call_id",
             )
-        heard = await self._heard(found) if found.audio else None
-        self._check_free(item_id, core_id)
         previous = event.get("previous_item_id")
+        if found.speech:
+            return self._add_heard(found, item_id, after, previous)
+        self._add_item(found, item_id, after, previous)
+        return None
+
+    async def _add_heard(
+        self, found: shown.Offered, item_id: str, after: str | None, previous: str | None
+    ) -> None:
+        """An item with speech in it: its words are found first."""
+        data = await decoded(*found.speech)
+        heard = await self._heard(found, data)
+        self._add_item(found, item_id, after, previous)
+        if item_id in self._encoder.items:
+            self._encoder.items.keep_audio(item_id, self._session.input_format, data)
+            self._tell_heard(item_id, heard)
+
+    def _tell_heard(self, item_id: str, heard: str | None) -> None:
+        if heard is None:
+            self._encoder.hearing.transcription_failed(
+                item_id, "the speech could not be transcribed"
+            )
+        elif self._session.transcribes:
+            length_s = self._encoder.items.audio_s(item_id)
+            self._encoder.hearing.transcription_done(item_id, heard, length_s)
+
+    def _add_item(
+        self, found: shown.Offered, item_id: str, after: str | None, previous: str | None
+    ) -> None:
+        core_id = found.item.id
+        self._check_free(item_id, core_id)
         self._encoder.offer(core_id, found.shown, previous)
         self._call.post(ev.AddItem(found.item, after))
         self._encoder.drop_offer(core_id)
-        if found.audio and item_id in self._encoder.items:
-            self._encoder.items.keep_audio(item_id, self._session.input_format, found.audio)
-            if heard is None:
-                self._encoder.hearing.transcription_failed(
-                    item_id, "the speech could not be transcribed"
-                )
-            elif self._session.transcribes:
-                length_s = self._encoder.items.audio_s(item_id)
-                self._encoder.hearing.transcription_done(item_id, heard, length_s)
 
     def _item_id(self, raw: Any) -> str:
         given = raw.get("id") if isinstance(raw, Mapping) else None
@@ -232,9 +264,11 @@ class Conductor:
         known = (names.core(item_id) for item_id in items.before(previous))
         return next((core_id for core_id in known if history.find(core_id) is not None), "root")
 
-    async def _heard(self, found: shown.Offered) -> str | None:
+    async def _heard(self, found: shown.Offered, data: bytes) -> str | None:
         """Transcribe the speech in an item, and put its words into it; None: it could not be done."""
-        pcm = formats.decode(self._session.input_format, found.audio, STT_RATE_HZ)
+        self._intake.budget.request()
+        self._intake.budget.heard(formats.duration_ms(self._session.input_format, len(data)) / 1000)
+        pcm = await asyncio.to_thread(formats.decode, self._session.input_format, data, STT_RATE_HZ)
         language = self._call.agent.language or None
         work = Work(self._call.call_id, int(asyncio.get_running_loop().time() * 1000))
         try:
@@ -258,9 +292,14 @@ class Conductor:
             )
         return item_id
 
-    def _item_retrieve(self, event: dict[str, Any]) -> None:
+    async def _item_retrieve(self, event: dict[str, Any]) -> None:
         item_id = self._known(event, "retrieve")
-        item = self._encoder.items.with_audio(item_id, self._session.input_format)
+        item, audio = self._encoder.items.copied(item_id)
+        if audio is not None:  # minutes of it are not encoded while everybody waits
+            sent = await asyncio.to_thread(audio.as_sent, self._session.input_format)
+            for part in item.get("content", ()):
+                if part["type"] in ("input_audio", "output_audio"):
+                    part["audio"] = sent
         self._emit("conversation.item.retrieved", item=item)
 
     def _item_delete(self, event: dict[str, Any]) -> None:
@@ -312,6 +351,8 @@ class Conductor:
         params = {} if params is None else params
         if not isinstance(params, Mapping):
             raise PeerError("response must be an object", "invalid_type", "response")
+        self._encoder.items.check_room(params, "response")
+        self._intake.budget.request()
         wishes.check_params(params)
         if self._session.kind == "transcription":
             raise PeerError("a transcription session creates no responses", "invalid_event", "type")
@@ -368,8 +409,8 @@ class Conductor:
             at = f"response.input[{number}]"
             if raw.get("type") != "item_reference":
                 found = shown.offered(raw, f"input_{number}", f".input_{number}", at)
-                if found.audio:
-                    await self._heard(found)
+                if found.speech:
+                    await self._heard(found, await decoded(*found.speech))
                 told.append(found.item)
                 continue
             item_id = shapes.text(raw, "id")

@@ -19,6 +19,7 @@ from antiphon.core import events as ev
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ModelError
 from antiphon.models.ports import Kind, Pcm16
+from antiphon.server.budget import Allowance, OverBudget, Rate, WorkBudget
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.client_secrets import Pinned
 from antiphon.server.outbox import Outbox
@@ -46,6 +47,8 @@ _MAX_ERRORS = 200
 NORMAL, GOING_AWAY, POLICY, INTERNAL, BUSY = 1000, 1001, 1008, 1011, 1013
 _MAX_REASON_BYTES = 123
 _SHUTDOWN = "the server is shutting down"
+ALLOWANCE = Allowance(requests=Rate(10, 200))
+"""Clients that come back send the spoken items of an earlier session at once."""
 _KEPT_MARGIN_MS = 30_000
 """Of the session's buffer, beyond the longest turn."""
 
@@ -154,10 +157,16 @@ class Connection:
 
     def _conductor(self, call: Call, session: Session, owner: tuple[Policy, Agent]) -> Conductor:
         limits = self._calls.settings.realtime
-        items = Items(limits.max_kept_audio_bytes)
+        items = Items(limits.max_kept_audio_bytes, limits.max_session_bytes)
         self._door.encoder = encoder = Encoder(session, self._names, items, self._door.emit)
         kept_ms = call.conversation.policy.max_turn_ms + _KEPT_MARGIN_MS
-        intake = Intake(call, encoder.hearing, limits.max_append_bytes, kept_ms)
+        intake = Intake(
+            call,
+            encoder.hearing,
+            WorkBudget(ALLOWANCE),
+            max_append_bytes=limits.max_append_bytes,
+            kept_ms=kept_ms,
+        )
         encoder.hearing.clip, encoder.hearing.wire_ms = intake.clip, intake.wire_ms
         conductor = Conductor(call, self._calls.models, encoder, intake, self._codec, owner)
         conductor.strict_truncate = limits.strict_truncate
@@ -193,6 +202,9 @@ class Connection:
             while (frame := await self._transport.receive()) is not None:
                 try:
                     await conductor.take(frame)
+                except OverBudget as error:
+                    self._end(POLICY, str(error))
+                    break
                 except Exception:  # a bug of ours ends this session and no other
                     log.exception("call %s: an event of the client", call.call_id)
                     self._door.failed = True

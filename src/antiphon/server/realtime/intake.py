@@ -7,10 +7,12 @@ own making where a client stops sending, so the two clocks are kept apart here. 
 from __future__ import annotations
 
 import asyncio
+from itertools import chain
 
 import numpy as np
 
 from antiphon.models.ports import STT_RATE_HZ, Pcm16
+from antiphon.server.budget import WorkBudget
 from antiphon.session.session import Session as Call
 from antiphon.wire.realtime import audio as formats
 from antiphon.wire.realtime.errors import PeerError
@@ -20,14 +22,35 @@ from antiphon.wire.realtime.unmute import Ears, starts_ogg
 _UNSCORED_MS = 30_000
 """A client that sends a file is read as fast as it is heard."""
 _POLL_S = 0.02
+_PIECE_BYTES = 96_000
+"""Audio that is decoded without a pause: two seconds at most, as everybody else waits for it."""
+
+
+async def decoded(*texts: str) -> bytes:
+    """Base64 of any length, without keeping others waiting. Raises PeerError."""
+    pieces: list[bytes] = []
+    for piece in chain.from_iterable(map(formats.base64_pieces, texts)):
+        pieces.append(piece)
+        if len(pieces) > 1:
+            await asyncio.sleep(0)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Intake:
     """Of one session."""
 
-    def __init__(self, call: Call, hearing: Hearing, max_append_bytes: int, kept_ms: int) -> None:
-        """`kept_ms`: how much uncommitted audio is kept."""
+    def __init__(
+        self,
+        call: Call,
+        hearing: Hearing,
+        budget: WorkBudget,
+        *,
+        max_append_bytes: int,
+        kept_ms: int,
+    ) -> None:
+        """`budget`: what the client may ask for. `kept_ms`: how much uncommitted audio is kept."""
         self.audio = formats.InputAudio()
+        self.budget = budget
         self.received_ms = 0.0
         self._call = call
         self._hearing = hearing
@@ -46,13 +69,22 @@ class Intake:
                 f"audio: more than {self._max_append_bytes >> 20} MiB in one event; send less at a time",
                 param="audio",
             )
-        pcm, rate_hz = self._decoded(formats.from_base64(text))
+        data = await decoded(text)
+        for start in range(0, len(data), _PIECE_BYTES):
+            if start:
+                await asyncio.sleep(0)
+            await self._take(data[start : start + _PIECE_BYTES])
+        self._check_room()
+
+    async def _take(self, data: bytes) -> None:
+        pcm, rate_hz = self._decoded(data)
         for start in range(0, len(pcm), rate_hz):
             # Rare, so it polls: the ear tells nobody that it has caught up.
             while self._call.unscored_ms > _UNSCORED_MS and not self._call.ended:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
             self.hear(pcm[start : start + rate_hz], rate_hz)
-        self._check_room()
+            if self.budget.due:
+                await self.budget.wait()
 
     def _decoded(self, data: bytes) -> tuple[Pcm16, int]:
         """Samples and their rate. Ogg Opus is understood whatever the session says, for no samples begin like that."""
@@ -65,6 +97,7 @@ class Intake:
 
     def hear(self, pcm: Pcm16, rate_hz: int) -> None:
         """More of the caller's voice, as it is spoken."""
+        self.budget.heard(len(pcm) / rate_hz)
         self._offset_ms = max(self._call.heard_ms - int(self.received_ms), 0)
         self.received_ms += len(pcm) * 1000 / rate_hz
         self._call.feed_audio(pcm, rate_hz)

@@ -17,6 +17,7 @@ from antiphon.core.history import Item
 from antiphon.core.policy import Policy
 from antiphon.errors import BusyError, ModelError
 from antiphon.models.ports import STT_RATE_HZ, Kind
+from antiphon.server.budget import OverBudget, WorkBudget
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.outbox import Outbox
 from antiphon.server.realtime.connection import INTERNAL, NORMAL, POLICY, Transport, short
@@ -50,6 +51,7 @@ class UnmuteConnection:
         self._outbox = Outbox(calls.settings.server.max_outbox_bytes, self._on_stuck)
         self._door = UnmuteDoor(self._outbox, Names(secrets.token_hex(8)))
         self._ears = wire.Ears()
+        self._budget = WorkBudget()
         self._call: Call | None = None
         self._updated = self._began = False
         self._errors = 0
@@ -75,11 +77,18 @@ class UnmuteConnection:
 
     async def _converse(self, call: Call) -> None:
         async def read() -> None:
+            budget = self._budget
             while (frame := await self._transport.receive()) is not None:
                 try:
-                    self._take(call, frame)
+                    with budget.message(len(frame)):
+                        self._take(call, frame)
+                    if budget.due:
+                        await budget.wait()
                 except PeerError as error:
                     self._complain(error)
+                except OverBudget as error:
+                    self._close_code, self._close_reason = POLICY, str(error)
+                    break
             call.post(ev.HungUp())
 
         async with asyncio.TaskGroup() as group:
@@ -111,6 +120,7 @@ class UnmuteConnection:
             case wire.Append(data):
                 pcm = self._ears.feed(data)
                 if pcm is not None:
+                    self._budget.heard(len(pcm) / STT_RATE_HZ)
                     call.feed_audio(pcm, STT_RATE_HZ)
                     self._begin(call)
 

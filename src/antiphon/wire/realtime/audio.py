@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,36 @@ SAMPLE_BYTES = {PCM: 2, ULAW: 1, ALAW: 1, HEARD: 2}
 VOICE_RATE_HZ = 24_000
 """Of the agent's voice as it comes to `OutputAudio`."""
 _URL_SAFE = str.maketrans("-_", "+/")
+_BLANKS = (" ", "\n", "\r", "\t", "\f", "\v")
 
 
 def format_json(kind: str) -> dict[str, Any]:
     """A format as the session object shows it."""
     return {"type": kind, "rate": 24_000} if kind == PCM else {"type": kind}
+
+
+_PIECE_CHARS = 256 << 10
+"""A multiple of four, and a millisecond's work."""
+
+
+def base64_pieces(text: str) -> Iterator[bytes]:
+    """`from_base64` in pieces, for who must not be busy for long. Raises PeerError in between."""
+    if len(text) <= _PIECE_CHARS:
+        yield from_base64(text)
+        return
+    rest = ""
+    for start in range(0, len(text), _PIECE_CHARS):
+        piece = text[start : start + _PIECE_CHARS]
+        if rest or not _plain(piece):
+            piece = rest + "".join(piece.split())
+            whole = len(piece) if start + _PIECE_CHARS >= len(text) else len(piece) // 4 * 4
+            piece, rest = piece[:whole], piece[whole:]
+        yield from_base64(piece)
+
+
+def _plain(text: str) -> bool:
+    """Neither line breaks nor blanks in it."""
+    return not any(blank in text for blank in _BLANKS)
 
 
 def from_base64(text: str) -> bytes:

@@ -31,6 +31,22 @@ _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
 
+_MAX_VALUES = 100_000
+"""Of one event. A string of megabytes is read in no time, a million of small objects is not."""
+_LARGE_CHARS = 64 << 10
+
+
+def _check_values(frame: str) -> None:
+    if len(frame) <= _LARGE_CHARS:
+        return
+    values = frame.count(",") + frame.count("[") + frame.count("{")
+    if values > _MAX_VALUES:
+        raise PeerError(
+            f"the event has {values} commas and brackets; at most {_MAX_VALUES}: send less at a time",
+            "event_too_large",
+        )
+
+
 class Codec:
     """Of one connection. `dialect`: `ga`, `beta`, or `auto` until the client shows which it speaks."""
 
@@ -40,6 +56,7 @@ class Codec:
 
     def decode(self, frame: str) -> dict[str, Any]:
         """-> an event of the GA dialect, of a known type. Raises PeerError."""
+        _check_values(frame)
         try:
             event = _decoder.decode(frame)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
@@ -76,6 +93,8 @@ def session_patch(session: dict[str, Any], dialect: str) -> Any:
 
 def event_id(frame: str) -> str | None:
     """What an error should name, of a frame that may be anything."""
+    if len(frame) > _LARGE_CHARS:
+        return None
     try:
         event = _decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):

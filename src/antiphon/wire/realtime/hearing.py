@@ -157,7 +157,7 @@ class Hearing:
         name = self._names.item(item)
         if name not in self._items:
             return
-        self._items[name]["content"][0]["transcript"] = text
+        self._items.transcribe(name, text)
         if self._session.transcribes:
             self.transcription_done(name, text, self._items.audio_s(name))
 

@@ -11,6 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from sys import getsizeof
 from typing import Any
 
 from antiphon.audio.framing import pcm_from_bytes
@@ -20,6 +21,10 @@ from antiphon.wire.realtime.errors import PeerError
 
 MAX_TEXT_CHARS = 100_000
 MAX_ITEMS = 10_000
+MAX_PARTS = 100
+"""Of the content of one message."""
+_ITEM_BYTES = 500
+"""What an item costs beside its texts: here, and in the core's history."""
 _PARTS = {
     "user": ("input_text", "input_audio"),
     "assistant": ("output_text", "text"),
@@ -34,16 +39,40 @@ class Clip:
     kind: str
     data: bytearray
 
+    def as_sent(self, heard_as: str) -> str:
+        """Base64. `heard_as`: the format in which the client wants to have back what it said."""
+        data = bytes(self.data)
+        if self.kind == formats.HEARD:
+            data = formats.encode(heard_as, pcm_from_bytes(data), formats.RATES_HZ[self.kind])
+        return formats.to_base64(data)
+
+
+def memory_bytes(value: Any) -> int:
+    """What a JSON value occupies, texts and containers counted."""
+    total, waiting = 0, [value]
+    while waiting:
+        found = waiting.pop()
+        total += getsizeof(found)
+        if isinstance(found, dict):
+            waiting += found.values()  # keys are few and the same for all
+        elif isinstance(found, list | tuple):
+            waiting += found
+    return total
+
 
 class Items:
     """What the client has been shown. Every method that takes an id raises KeyError for an unknown one."""
 
-    def __init__(self, max_audio_bytes: int = 16 << 20) -> None:
+    def __init__(self, max_audio_bytes: int = 16 << 20, max_bytes: int = 16 << 20) -> None:
+        """`max_bytes`: of items without their audio, and of the session object."""
         self._shown: dict[str, dict[str, Any]] = {}
         self._order: list[str] = []
         self._clips: OrderedDict[str, Clip] = OrderedDict()
         self._audio_bytes = 0
         self._max_audio_bytes = max_audio_bytes
+        self._max_bytes = max_bytes
+        self._bytes: dict[str, int] = {}
+        self._items_bytes = self.session_bytes = 0
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._shown
@@ -71,10 +100,12 @@ class Items:
             index = self._order.index(after) + 1
         self._order.insert(index, item["id"])
         self._shown[item["id"]] = item
+        self._weigh(item["id"])
         return self._order[index - 1] if index else None
 
     def remove(self, item_id: str) -> None:
         del self._shown[item_id]
+        self._items_bytes -= self._bytes.pop(item_id)
         self._order.remove(item_id)
         clip = self._clips.pop(item_id, None)
         if clip is not None:
@@ -87,6 +118,41 @@ class Items:
             and item.get("status") != "in_progress"
             for item in self._shown.values()
         )
+
+    # -- how large it is ------------------------------------------------------------------------
+
+    def _weigh(self, item_id: str) -> None:
+        size = memory_bytes(self._shown[item_id]) + _ITEM_BYTES
+        self._items_bytes += size - self._bytes.get(item_id, 0)
+        self._bytes[item_id] = size
+
+    def update(self, item_id: str, fields: Mapping[str, Any]) -> None:
+        """It has changed."""
+        self._shown[item_id].update(fields)
+        self._weigh(item_id)
+
+    def transcribe(self, item_id: str, text: str) -> None:
+        """What the caller said in it."""
+        self._shown[item_id]["content"][0]["transcript"] = text
+        self._weigh(item_id)
+
+    def check_room(self, item: Any, param: str) -> None:
+        """Raises PeerError when the conversation cannot hold this as well."""
+        self._check_bytes(self._items_bytes + self.session_bytes + memory_bytes(item), param)
+
+    def check_session(self, session: Any) -> None:
+        """Raises PeerError for a session object that is too large beside the conversation, else counts it."""
+        size = memory_bytes(session)
+        self._check_bytes(self._items_bytes + size, "session")
+        self.session_bytes = size
+
+    def _check_bytes(self, size: int, param: str) -> None:
+        if size > self._max_bytes:
+            raise PeerError(
+                f"{param}: the session would hold {size} bytes of {self._max_bytes}; delete items, or send less",
+                "session_too_large",
+                param,
+            )
 
     # -- audio ----------------------------------------------------------------------------------
 
@@ -112,6 +178,7 @@ class Items:
         item["status"] = "incomplete"
         for part in item["content"]:
             part["transcript" if "transcript" in part else "text"] = text
+        self._weigh(item_id)
 
     def cut_audio(self, item_id: str, heard_ms: int) -> None:
         """The client says that only so much of this assistant item was heard."""
@@ -121,24 +188,11 @@ class Items:
             del clip.data[formats.bytes_at(clip.kind, heard_ms) :]
             self._audio_bytes -= before - len(clip.data)
 
-    def with_audio(self, item_id: str, heard_as: str) -> dict[str, Any]:
-        """For `conversation.item.retrieved`: the only event that carries an item's audio.
-
-        `heard_as`: the format in which the client wants to have back what it said.
-        """
-        item = copy.deepcopy(self._shown[item_id])
+    def copied(self, item_id: str) -> tuple[dict[str, Any], Clip | None]:
+        """The item, and what there is of its audio: only `conversation.item.retrieved` carries that."""
         clip = self._clips.get(item_id)
-        for part in item.get("content", ()):
-            if clip is not None and part["type"] in ("input_audio", "output_audio"):
-                part["audio"] = formats.to_base64(_as_sent(clip, heard_as))
-        return item
-
-
-def _as_sent(clip: Clip, heard_as: str) -> bytes:
-    data = bytes(clip.data)
-    if clip.kind != formats.HEARD:
-        return data
-    return formats.encode(heard_as, pcm_from_bytes(data), formats.RATES_HZ[clip.kind])
+        kept = None if clip is None else Clip(clip.kind, bytearray(clip.data))
+        return copy.deepcopy(self._shown[item_id]), kept
 
 
 # -- items as JSON -------------------------------------------------------------------------------------
@@ -176,8 +230,8 @@ class Offered:
 
     shown: dict[str, Any]
     item: Item
-    audio: bytes = b""
-    """Speech in it that has no transcript yet, in the session's input format."""
+    speech: tuple[str, ...] = ()
+    """Base64 of speech in it that has no transcript yet, in the session's input format."""
 
     def add_words(self, text: str) -> None:
         """What was said in its audio."""
@@ -224,9 +278,13 @@ def _message(raw: Mapping[str, Any], item_id: str, core_id: str, at: str) -> Off
         raise PeerError(f"{at}.role: user, assistant or system", param=f"{at}.role")
     if not isinstance(parts, list):
         raise PeerError(f"{at}.content: a list", "invalid_type", f"{at}.content")
+    if len(parts) > MAX_PARTS:
+        raise PeerError(
+            f"{at}.content: {len(parts)} parts; at most {MAX_PARTS}", param=f"{at}.content"
+        )
     shown: list[dict[str, Any]] = []
     texts: list[str] = []
-    sound = b""
+    speech: list[str] = []
     for number, part in enumerate(parts):
         where = f"{at}.content[{number}]"
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -241,12 +299,12 @@ def _message(raw: Mapping[str, Any], item_id: str, core_id: str, at: str) -> Off
             shown.append({"type": kind, "transcript": transcript or None})
             texts.append(transcript)
             if not transcript:
-                sound += formats.from_base64(_text(part, "audio", where, needed=True))
+                speech.append(_text(part, "audio", where, needed=True))
         else:
             texts.append(_text(part, "text", where, needed=True))
             shown.append({"type": "output_text" if kind == "text" else kind, "text": texts[-1]})
     text = "\n".join(filter(None, texts))
-    return Offered(message(item_id, role, shown), Item(core_id, role, text), sound)
+    return Offered(message(item_id, role, shown), Item(core_id, role, text), tuple(speech))
 
 
 def _text(raw: Mapping[str, Any], name: str, at: str, *, needed: bool = False) -> str:

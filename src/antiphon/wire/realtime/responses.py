@@ -266,7 +266,7 @@ class Response:
         before = None
         self._output[index] = item
         if self.items is not None and item["id"] in self.items:  # the client may have deleted it
-            self.items[item["id"]].update(copy.deepcopy(item))
+            self.items.update(item["id"], copy.deepcopy(item))
             before = next(iter(self.items.before(item["id"])[1:]), None)
             self.emit("conversation.item.done", previous_item_id=before, item=item)
         self.emit("response.output_item.done", response_id=self.id, output_index=index, item=item)

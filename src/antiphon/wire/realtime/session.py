@@ -7,7 +7,7 @@ shape; `beta.py` translates. Knows no connection and no model.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -175,10 +175,12 @@ class Session:
 
     # -- what changes it ------------------------------------------------------------------------
 
-    def update(self, patch: Any, *, spoke: bool = False) -> None:
+    def update(
+        self, patch: Any, *, spoke: bool = False, check: Callable[[Any], None] = lambda whole: None
+    ) -> None:
         """A partial update: absent keys stay, null clears. `spoke`: there is assistant audio already.
 
-        Raises PeerError, and has then changed nothing.
+        `check`: shown all that would be kept; may raise PeerError. Raises PeerError, and has then changed nothing.
         """
         if not isinstance(patch, Mapping):
             raise PeerError("session must be an object", "invalid_type", "session")
@@ -188,6 +190,7 @@ class Session:
         audio = patch.get("audio") or {}
         found = self._patched_input(audio.get("input") or {})
         output = self._patched_output(audio.get("output") or {}, spoke)
+        check((plain, found, output))
         self._plain, self._input, self._output = plain, found, output
         self.kind = patch.get("type") or self.kind
         self._touched = True
