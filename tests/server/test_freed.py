@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.protocols.realtime import support as realtime
+from tests.protocols.realtime.test_unmute import SMALLTALK, unmute
 from tests.server.phone import streams
 from tests.server.phone.test_audiosocket import Asterisk
-from tests.server.realtime import support as realtime
-from tests.server.realtime.test_unmute import SMALLTALK, unmute
 from tests.server.support import QUESTION, START, Served, client, serving
 from tests.server.test_audio_in import container
 from tests.support import run, say, until

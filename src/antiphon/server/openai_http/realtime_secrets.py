@@ -7,14 +7,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from antiphon.protocols.realtime.frames import session_patch
+from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.session_config import Session
 from antiphon.server.client_secrets import Pinned
 from antiphon.server.openai_http.work import Admitted, openai_errors
 from antiphon.server.security import Principal, gate_of
 from antiphon.wire.openai_http import realtime_secrets as wire
 from antiphon.wire.openai_http.parsing import BadRequest
-from antiphon.wire.realtime.codec import session_patch
-from antiphon.wire.realtime.errors import PeerError
-from antiphon.wire.realtime.session import Session
 
 router = APIRouter()
 
