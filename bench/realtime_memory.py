@@ -18,6 +18,7 @@ import ctypes
 import gc
 import json
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -30,7 +31,7 @@ from websockets.asyncio.client import connect
 
 RATE_HZ = 24_000
 _LIMIT_BYTES = 6 << 30
-_SETTLE_S = 8.0
+_SETTLE_S = 15.0
 """After the last session: longer than the server waits before it gives memory back."""
 
 
@@ -44,6 +45,11 @@ def _resident_mb(pid: int) -> float:
         if line.startswith("VmRSS"):
             return round(int(line.split()[1]) / 1024, 1)
     return 0.0
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def serve(pipe: Connection) -> None:
@@ -140,9 +146,9 @@ def measure(sessions: int, at_once: int) -> dict[str, float]:
     process.start()
     try:
         port, pid = ours.recv(), process.pid or 0
-        before, began_s = _resident_mb(pid), time.monotonic()
+        before, began_s, cpu_before_s = _resident_mb(pid), time.monotonic(), _cpu_s(pid)
         most = asyncio.run(_load(port, pid, sessions, at_once))
-        took_s = time.monotonic() - began_s
+        took_s, cpu_s = time.monotonic() - began_s, _cpu_s(pid) - cpu_before_s
         time.sleep(_SETTLE_S)
         ended = _resident_mb(pid)
         ours.send("collect")
@@ -159,6 +165,7 @@ def measure(sessions: int, at_once: int) -> dict[str, float]:
         "ended_mb": ended,
         "collected_mb": collected,
         "took_s": round(took_s, 1),
+        "cpu_s": round(cpu_s, 1),
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.protocols.realtime import rtc
 from tests.protocols.realtime import support as realtime
 from tests.protocols.realtime.test_unmute import SMALLTALK, unmute
 from tests.server.phone import streams
@@ -111,6 +112,12 @@ async def asterisk_call(served: Served) -> None:
     await listening
 
 
+async def webrtc_call(served: Served) -> None:
+    async with rtc.calling(served) as c:
+        c.microphone.say(say(440, rate_hz=rtc.RATE_HZ))
+        await c.wait("output_audio_buffer.started")
+
+
 CALLS = {
     found.__name__: found
     for found in (
@@ -122,12 +129,16 @@ CALLS = {
         conversation_in_a_container,
         telephone_call,
         asterisk_call,
+        webrtc_call,
     )
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+def test_a_call_leaves_nothing_behind(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rtc.loopback_only(monkeypatch)
     assert run(left_after(tmp_path, CALLS[name])) == Counter()
 
 

@@ -27,7 +27,7 @@ from antiphon.observe.logs import in_call
 from antiphon.observe.metrics import Metrics
 from antiphon.server.headroom import Headroom
 from antiphon.server.keeping import Keeper
-from antiphon.server.memory import MemoryTrimmer
+from antiphon.server.memory_trimmer import MemoryTrimmer
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session

@@ -19,7 +19,7 @@ from antiphon.protocols.realtime.ids import Ids
 from antiphon.protocols.realtime.input_audio_buffer import StableText
 from antiphon.protocols.realtime.items import Items
 from antiphon.protocols.realtime.responses import Response, Terms
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 
 
 @given(st.binary(max_size=400))
@@ -35,7 +35,7 @@ def test_base64_in_all_its_spellings(data: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["!", "abc$", "é", "a", "====x"])
 def test_what_is_no_base64(text: str) -> None:
-    with pytest.raises(PeerError):
+    with pytest.raises(RealtimeError):
         audio.from_base64(text)
 
 
@@ -98,7 +98,7 @@ def test_any_text_is_an_event_or_a_peer_error(text: str) -> None:
     for dialect in ("ga", "beta", "auto"):
         try:
             event = Frames(Ids("abc"), dialect).decode(text)
-        except PeerError:
+        except RealtimeError:
             continue
         assert event["type"] in CLIENT_EVENTS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from antiphon.models.ports import Pcm16
-from antiphon.protocols.realtime.webrtc_playout import Playout
+from antiphon.protocols.realtime.webrtc_playout import TrackPlayout
 
 FRAME = 480
 
@@ -19,7 +19,7 @@ class Ears:
 
     def __init__(self) -> None:
         self.log: list[tuple[str, str | int]] = []
-        self.playout = Playout(
+        self.playout = TrackPlayout(
             lambda kind, response: self.log.append((kind, response)),
             lambda reply, ms: self.log.append((reply, ms)),
         )

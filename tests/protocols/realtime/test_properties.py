@@ -20,7 +20,7 @@ from tests.support import OPTIONS, model_set
 from tests.support import settings as server_settings
 
 from antiphon.models.pool import ModelSet
-from antiphon.protocols.realtime.connection import Connection, Opening
+from antiphon.protocols.realtime.connection import Opening, RealtimeConnection
 from antiphon.protocols.realtime.frames import CLIENT_EVENTS
 from antiphon.server.calls import Calls
 
@@ -182,7 +182,7 @@ def check_responses(events: list[dict[str, Any]]) -> None:
 async def play(pipe: Pipe, models: ModelSet, folder: Path, script: list[Step]) -> None:
     calls = Calls(server_settings(folder), models)
     opening = Opening(model="gpt-4o-realtime-preview", dialect=pipe.dialect)
-    serving = asyncio.create_task(Connection(pipe, calls, opening).serve())
+    serving = asyncio.create_task(RealtimeConnection(pipe, calls, opening).serve())
     for step in script:
         found = event(step, pipe) if isinstance(step, tuple) else step
         if found is None:

@@ -248,7 +248,7 @@ def test_an_ice_server_that_is_none(tmp_path: Path) -> None:
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "antiphon.protocols.realtime.webrtc", None)
+    monkeypatch.setitem(sys.modules, "antiphon.protocols.realtime.webrtc_peer", None)
 
     async def main() -> None:
         async with serving(tmp_path) as served:

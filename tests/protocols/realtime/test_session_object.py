@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from antiphon.core.policy import Policy
-from antiphon.protocols.realtime.schema import PeerError
-from antiphon.protocols.realtime.session_config import Session, policy_of
+from antiphon.protocols.realtime.schema import RealtimeError
+from antiphon.protocols.realtime.session_config import SessionConfig, policy_of
 
 
-def session(**patch: Any) -> Session:
-    found = Session("sess_1", instructions="Be kind.", voice="alloy")
+def session(**patch: Any) -> SessionConfig:
+    found = SessionConfig("sess_1", instructions="Be kind.", voice="alloy")
     found.update({"type": "realtime", **patch})
     return found
 
@@ -62,7 +62,7 @@ def test_a_partial_turn_detection_keeps_its_kind() -> None:
 def test_a_refused_update_changes_nothing() -> None:
     s = session()
     before = s.shown()
-    with pytest.raises(PeerError):
+    with pytest.raises(RealtimeError):
         s.update({"instructions": "new", "audio": {"output": {"speed": 7}}})
     assert s.shown() == before
 
@@ -72,17 +72,17 @@ def test_unknown_keys_are_ignored() -> None:
 
 
 def test_the_kind_of_session_is_settled_by_its_first_update() -> None:
-    s = Session("s")
+    s = SessionConfig("s")
     s.update({"type": "transcription"})
     assert s.shown()["type"] == "transcription"
-    with pytest.raises(PeerError, match="cannot become"):
+    with pytest.raises(RealtimeError, match="cannot become"):
         s.update({"type": "realtime"})
 
 
 def test_the_same_voice_may_be_sent_again() -> None:
     s = session()
     s.update({"audio": {"output": {"voice": {"id": "alloy"}}}}, spoke=True)
-    with pytest.raises(PeerError) as refused:
+    with pytest.raises(RealtimeError) as refused:
         s.update({"audio": {"output": {"voice": "echo"}}}, spoke=True)
     assert refused.value.code == "cannot_update_voice"
 

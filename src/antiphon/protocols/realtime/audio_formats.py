@@ -1,7 +1,6 @@
 """The three audio formats of the protocol, and base64 as clients really send it.
 
-Formats are independent per direction. Bytes need not align to samples: the odd byte waits for the next piece. Knows no
-event and no turn.
+Formats are independent per direction. Bytes need not align to samples: the odd byte waits for the next piece.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from antiphon.audio import g711
 from antiphon.audio.framing import ByteJoiner, Pcm16, pcm_to_bytes
 from antiphon.audio.resample import Resampler, resample
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 
 PCM, ULAW, ALAW = "audio/pcm", "audio/pcmu", "audio/pcma"
 HEARD = "heard"
@@ -24,7 +23,7 @@ HEARD = "heard"
 RATES_HZ = {PCM: 24_000, ULAW: 8_000, ALAW: 8_000, HEARD: 16_000}
 SAMPLE_BYTES = {PCM: 2, ULAW: 1, ALAW: 1, HEARD: 2}
 VOICE_RATE_HZ = 24_000
-"""Of the agent's voice as it comes to `OutputAudio`."""
+"""The rate of the agent's voice as it comes to `OutputAudio`."""
 _URL_SAFE = str.maketrans("-_", "+/")
 _BLANKS = (" ", "\n", "\r", "\t", "\f", "\v")
 
@@ -39,7 +38,7 @@ _PIECE_CHARS = 256 << 10
 
 
 def base64_pieces(text: str) -> Iterator[bytes]:
-    """`from_base64` in pieces, for who must not be busy for long. Raises PeerError in between."""
+    """`from_base64` in pieces, for who must not be busy for long. Raises RealtimeError in between."""
     if len(text) <= _PIECE_CHARS:
         yield from_base64(text)
         return
@@ -59,7 +58,7 @@ def _plain(text: str) -> bool:
 
 
 def from_base64(text: str) -> bytes:
-    """Standard or URL-safe alphabet, with or without padding and line breaks. Raises PeerError for anything else."""
+    """Standard or URL-safe alphabet, with or without padding and line breaks. Raises RealtimeError for other text."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -68,7 +67,9 @@ def from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise PeerError("audio is not base64; send base64 of raw samples", param="audio") from None
+        raise RealtimeError(
+            "audio is not base64; send base64 of raw samples", param="audio"
+        ) from None
 
 
 def to_base64(data: bytes) -> str:

@@ -1,7 +1,7 @@
 """The beta dialect as a translation: its events into those of the GA dialect, and theirs back into its own.
 
 One session, two vocabularies. Functions on JSON values, but for two bits of memory that `Beta` keeps. Source: the
-`openai` package's types of both dialects. Knows no session.
+`openai` package's types of both dialects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from antiphon.protocols.realtime import audio_formats as formats
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 
 _FORMATS = {"pcm16": formats.PCM, "g711_ulaw": formats.ULAW, "g711_alaw": formats.ALAW}
 _BETA_FORMATS = {ga: beta for beta, ga in _FORMATS.items()}
@@ -51,7 +51,7 @@ def looks_beta(event: Mapping[str, Any]) -> bool:
 
 
 class Beta:
-    """Of one connection."""
+    """The translation for one connection."""
 
     def __init__(self) -> None:
         self.temperature = 0.8
@@ -61,7 +61,7 @@ class Beta:
     # -- from the client ------------------------------------------------------------------------
 
     def incoming(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Raises PeerError for a value that has no counterpart."""
+        """Raises RealtimeError for a value that has no counterpart."""
         match event.get("type"):
             case "session.update":
                 return {**event, "session": self._session_in(event.get("session"))}
@@ -174,7 +174,7 @@ def _modalities(ga: list[str]) -> list[str]:
 def _format_in(name: Any, param: str) -> dict[str, Any]:
     kind = _FORMATS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise PeerError(f"{param}: {', '.join(_FORMATS)}", param=param)
+        raise RealtimeError(f"{param}: {', '.join(_FORMATS)}", param=param)
     return {"type": kind}
 
 

@@ -1,7 +1,7 @@
 """What the client's events do: each is checked against what there is, and becomes effects.
 
-Events are obeyed in the order in which they came, one at a time. What is wrong with one is raised as PeerError, and the
-session lives on.
+Events are obeyed in the order in which they came, one at a time. What is wrong with one is raised as RealtimeError, and
+the session lives on.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from antiphon.protocols.realtime.effects import (
     RespondOutOfBand,
     Steps,
     ToBase64,
-    Transcribe,
+    TranscribeSpeech,
     UseAgent,
 )
-from antiphon.protocols.realtime.schema import MAX_EVENT_ID_CHARS, PeerError
+from antiphon.protocols.realtime.schema import MAX_EVENT_ID_CHARS, RealtimeError
 from antiphon.protocols.realtime.server_events import ServerEvents
 from antiphon.protocols.realtime.session_config import agent_params, policy_of
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SessionLimits:
     """What one session may send and keep."""
 
     max_append_bytes: int = 15 << 20
@@ -53,7 +53,7 @@ class Limits:
 class ClientEvents:
     """The client's side of one session. `obey` every event."""
 
-    def __init__(self, told: ServerEvents, limits: Limits, *, tracks: bool) -> None:
+    def __init__(self, told: ServerEvents, limits: SessionLimits, *, tracks: bool) -> None:
         """`told`: what the client is told. `tracks`: audio goes by tracks of WebRTC, beside the events."""
         self._told = told
         self._limits = limits
@@ -63,10 +63,10 @@ class ClientEvents:
         self._created = 0
 
     def obey(self, event: dict[str, Any], view: CallView) -> Steps:
-        """Raises PeerError."""
+        """Raises RealtimeError."""
         cause = event.get("event_id")
         if cause is not None and (not isinstance(cause, str) or len(cause) > MAX_EVENT_ID_CHARS):
-            raise PeerError(
+            raise RealtimeError(
                 f"event_id: a text of at most {MAX_EVENT_ID_CHARS} characters", param="event_id"
             )
         self._told.cause = cause
@@ -75,7 +75,7 @@ class ClientEvents:
     # -- the session ------------------------------------------------------------------------------
 
     def apply(self, patch: Any, view: CallView) -> Steps:
-        """A partial session object. Raises PeerError, and has then changed nothing."""
+        """A partial session object. Raises RealtimeError, and has then changed nothing."""
         session = self._session
         listened = session.turn_detection is not None
         session.update(patch, spoke=self._told.spoke, check=self._items.check_session)
@@ -94,7 +94,7 @@ class ClientEvents:
     def _clear_output(self, event: dict[str, Any], view: CallView) -> Steps:
         """Stops the response as well, should it still be in the making: nothing else could come of it."""
         if not self._tracks:
-            raise PeerError(
+            raise RealtimeError(
                 "output_audio_buffer.clear is for WebRTC; stop your own playback and send conversation.item.truncate",
                 "invalid_event",
                 "type",
@@ -109,7 +109,7 @@ class ClientEvents:
         text = schema.text(event, "audio")
         limit = self._limits.max_append_bytes
         if len(text) > limit * 4 // 3 + 4:
-            raise PeerError(
+            raise RealtimeError(
                 f"audio: more than {limit >> 20} MiB in one event; send less at a time",
                 param="audio",
             )
@@ -125,7 +125,7 @@ class ClientEvents:
         if waiting_ms >= schema.MIN_COMMIT_MS:
             yield from self._commit_now(view)
         elif self._session.turn_detection is None or self._buffer.open:
-            raise PeerError(
+            raise RealtimeError(
                 "Error committing input audio buffer: buffer too small. Expected at least "
                 f"{schema.MIN_COMMIT_MS}ms of audio, but buffer only has {max(waiting_ms, 0):.2f}ms of audio.",
                 "input_audio_buffer_commit_empty",
@@ -161,7 +161,7 @@ class ClientEvents:
         found = shown.offered(raw, item_id, self._ids.core(item_id))
         self._items.check_room(found.shown, "item")
         if found.item.role == "tool_result" and not self._items.knows_call(found.item.call_id):
-            raise PeerError(
+            raise RealtimeError(
                 f"there is no function call {found.item.call_id[:80]!r} in the conversation",
                 "invalid_tool_call_id",
                 "item.call_id",
@@ -180,8 +180,8 @@ class ClientEvents:
             self._tell_heard(item_id, heard)
 
     def _heard(self, found: shown.Offered, data: bytes) -> Steps:
-        """Transcribe the speech in an item, and put its words into it; None: it could not be done."""
-        text: str | None = yield Transcribe(data, self._session.input_format)
+        """TranscribeSpeech the speech in an item, and put its words into it; None: it could not be done."""
+        text: str | None = yield TranscribeSpeech(data, self._session.input_format)
         if text is not None:
             found.add_words(text)
         return text
@@ -198,19 +198,19 @@ class ClientEvents:
             self._created += 1
             return self._ids.item(f"c{self._created}")
         if not isinstance(given, str) or not given or len(given) > MAX_EVENT_ID_CHARS:
-            raise PeerError("item.id: a text of 1 to 512 characters", param="item.id")
+            raise RealtimeError("item.id: a text of 1 to 512 characters", param="item.id")
         self._check_free(given, self._ids.core(given), view)
         return given
 
     def _check_free(self, item_id: str, core_id: str, view: CallView) -> None:
         if item_id in self._items or view.is_taken(core_id):
-            raise PeerError(
+            raise RealtimeError(
                 f"an item with the id {item_id[:80]!r} exists already",
                 "item_create_duplicate_item_id",
                 "item.id",
             )
         if len(self._items) >= shown.MAX_ITEMS:
-            raise PeerError(f"the conversation holds {shown.MAX_ITEMS} items; delete some")
+            raise RealtimeError(f"the conversation holds {shown.MAX_ITEMS} items; delete some")
 
     def _place(self, previous: Any, view: CallView) -> str | None:
         """Where in the core's history: after the nearest item before it that the core has."""
@@ -219,7 +219,7 @@ class ClientEvents:
         if previous == "root":
             return "root"
         if not isinstance(previous, str) or previous not in self._items:
-            raise PeerError(
+            raise RealtimeError(
                 f"there is no item {str(previous)[:80]!r} to insert after",
                 "item_create_invalid_previous_item_id",
                 "previous_item_id",
@@ -232,7 +232,7 @@ class ClientEvents:
     def _known(self, event: dict[str, Any], verb: str) -> str:
         item_id = schema.text(event, "item_id")
         if item_id not in self._items:
-            raise PeerError(
+            raise RealtimeError(
                 f"there is no item {item_id[:80]!r} to {verb}",
                 f"item_{verb}_invalid_item_id",
                 "item_id",
@@ -275,17 +275,19 @@ class ClientEvents:
         )
 
     def _truncation_ms(self, event: dict[str, Any], item_id: str) -> int:
-        """Where the item is to be cut: within its audio. Raises PeerError."""
+        """Where the item is to be cut: within its audio. Raises RealtimeError."""
         if schema.whole(event, "content_index") != 0:
-            raise PeerError("content_index: the audio is part 0", param="content_index")
+            raise RealtimeError("content_index: the audio is part 0", param="content_index")
         heard_ms = schema.whole(event, "audio_end_ms")
         length_ms = self._told.spoken_ms(item_id)
         if heard_ms < 0:
-            raise PeerError("audio_end_ms: not negative", param="audio_end_ms")
+            raise RealtimeError("audio_end_ms: not negative", param="audio_end_ms")
         if length_ms is None:
-            raise PeerError("Only model output audio messages can be truncated", param="item_id")
+            raise RealtimeError(
+                "Only model output audio messages can be truncated", param="item_id"
+            )
         if heard_ms > length_ms and self._limits.strict_truncate:
-            raise PeerError(
+            raise RealtimeError(
                 f"Audio content of {length_ms}ms is already shorter than {heard_ms}ms",
                 param="audio_end_ms",
             )
@@ -297,11 +299,13 @@ class ClientEvents:
         params = event.get("response")
         params = {} if params is None else params
         if not isinstance(params, Mapping):
-            raise PeerError("response must be an object", "invalid_type", "response")
+            raise RealtimeError("response must be an object", "invalid_type", "response")
         self._items.check_room(params, "response")
         responses.check_params(params)
         if self._session.kind == "transcription":
-            raise PeerError("a transcription session creates no responses", "invalid_event", "type")
+            raise RealtimeError(
+                "a transcription session creates no responses", "invalid_event", "type"
+            )
         given = params.get("input")
         told = None if given is None else (yield from self._input(given, view))
         options = responses.options_of(params, view.owner_voice, view.voices)
@@ -309,7 +313,7 @@ class ClientEvents:
             history = view.history.snapshot() if told is None else told
             terms = responses.terms_of(params, self._session, None)
             response = self._told.new_response(terms, out_of_band=True)
-            problem: PeerError | None = yield RespondOutOfBand(response, history, options)
+            problem: RealtimeError | None = yield RespondOutOfBand(response, history, options)
             if problem is not None:
                 raise problem
             return
@@ -323,7 +327,7 @@ class ClientEvents:
     def _check_idle(self) -> None:
         active = self._told.active
         if active is not None:
-            raise PeerError(
+            raise RealtimeError(
                 f"Conversation already has an active response in progress: {active.id}. "
                 "Wait until the response is finished before creating a new one.",
                 "conversation_already_has_active_response",
@@ -353,7 +357,7 @@ class ClientEvents:
                 continue
             item_id = schema.text(raw, "id")
             if item_id not in self._items:
-                raise PeerError(f"{at}.id: there is no item {item_id[:80]!r}", param=f"{at}.id")
+                raise RealtimeError(f"{at}.id: there is no item {item_id[:80]!r}", param=f"{at}.id")
             item = view.history.find(self._ids.core(item_id))
             if item is not None:
                 told.append(item)
@@ -364,7 +368,7 @@ class ClientEvents:
         if isinstance(wanted, str) and (yield CancelOutOfBand(wanted)):
             return
         if active is None or wanted not in (None, active.id):
-            raise PeerError(
+            raise RealtimeError(
                 "Cancellation failed: no active response found", "response_cancel_not_active"
             )
         yield Post(ev.CancelReply(active.reply))
@@ -372,7 +376,7 @@ class ClientEvents:
 
 
 def _decoded(*texts: str) -> Steps:
-    """Base64 of any length, in pieces -> bytes. Raises PeerError."""
+    """Base64 of any length, in pieces -> bytes. Raises RealtimeError."""
     pieces: list[bytes] = []
     for piece in chain.from_iterable(map(formats.base64_pieces, texts)):
         pieces.append(piece)

@@ -15,15 +15,15 @@ from typing import Any
 from antiphon.audio.framing import Pcm16
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.protocols.realtime.client_events import ClientEvents, Limits
-from antiphon.protocols.realtime.effects import CallView, Effect, Post, Send, Steps
-from antiphon.protocols.realtime.frames import Frames, event_id, session_patch
+from antiphon.protocols.realtime.client_events import ClientEvents, SessionLimits
+from antiphon.protocols.realtime.effects import CallView, Effect, Post, Steps
+from antiphon.protocols.realtime.frames import Frames, Send, event_id, session_patch
 from antiphon.protocols.realtime.ids import Ids
 from antiphon.protocols.realtime.input_audio_buffer import InputAudioBuffer
 from antiphon.protocols.realtime.items import Items
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 from antiphon.protocols.realtime.server_events import ServerEvents
-from antiphon.protocols.realtime.session_config import Session
+from antiphon.protocols.realtime.session_config import SessionConfig
 
 
 class RealtimeCodec:
@@ -31,15 +31,15 @@ class RealtimeCodec:
 
     def __init__(
         self,
-        session: Session,
+        session: SessionConfig,
         ids: Ids,
         *,
         dialect: str = "auto",
-        limits: Limits | None = None,
+        limits: SessionLimits | None = None,
         tracks: bool = False,
     ) -> None:
         """`dialect`: `ga`, `beta` or `auto`. `tracks`: audio goes by tracks of WebRTC, beside the events."""
-        limits = limits or Limits()
+        limits = limits or SessionLimits()
         self.session = session
         self._ids = ids
         self._frames = Frames(ids, dialect)
@@ -63,11 +63,11 @@ class RealtimeCodec:
 
     def begin(self, pinned: Iterable[tuple[dict[str, Any], str]], view: CallView) -> Steps:
         """`session.created`, after what the handshake asked of the session: partial objects and their dialects."""
-        problem: PeerError | None = None
+        problem: RealtimeError | None = None
         for session, dialect in pinned:
             try:
                 yield from self._client.apply(session_patch(session, dialect), view)
-            except PeerError as error:
+            except RealtimeError as error:
                 problem = error
         self._frames.emit("session.created", session=self.session.shown())
         if self._frames.beta is not None:
@@ -85,7 +85,7 @@ class RealtimeCodec:
         try:
             steps = self._client.obey(self._frames.decode(frame), view)
             yield from self._in_order(steps)
-        except PeerError as error:
+        except RealtimeError as error:
             self._told.error(error, event_id(frame))
         finally:
             self._told.cause = None
@@ -119,12 +119,12 @@ class RealtimeCodec:
         self._told.audio(pcm)
         return self._frames.take()
 
-    def error(self, error: PeerError) -> list[Send]:
+    def error(self, error: RealtimeError) -> list[Send]:
         """Something that no event of the client caused."""
         self._told.error(error)
         return self._frames.take()
 
-    def refusal(self, error: PeerError) -> list[Send]:
+    def refusal(self, error: RealtimeError) -> list[Send]:
         """Instead of a session."""
         self._frames.emit("error", error=error.body())
         return self._frames.take()

@@ -25,20 +25,21 @@ from antiphon.models.pool import Work
 from antiphon.models.ports import STT_RATE_HZ, Kind, LlmRequest, Pcm16
 from antiphon.protocols.realtime import audio_formats as formats
 from antiphon.protocols.realtime import effects as do
-from antiphon.protocols.realtime.client_events import Limits
+from antiphon.protocols.realtime.client_events import SessionLimits
 from antiphon.protocols.realtime.codec import RealtimeCodec
+from antiphon.protocols.realtime.frames import Send
 from antiphon.protocols.realtime.ids import Ids
-from antiphon.protocols.realtime.items import Clip
+from antiphon.protocols.realtime.items import ItemAudio
 from antiphon.protocols.realtime.out_of_band import OutOfBand
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 from antiphon.protocols.realtime.session_config import (
     AgentParams,
-    Session,
+    SessionConfig,
     agent_params,
     known_voice,
     policy_of,
 )
-from antiphon.protocols.realtime.webrtc_playout import Playout
+from antiphon.protocols.realtime.webrtc_playout import TrackPlayout
 from antiphon.server.budget import Allowance, OverBudget, Rate, WorkBudget
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.client_secrets import Pinned
@@ -61,7 +62,7 @@ _SHUTDOWN = "the server is shutting down"
 ALLOWANCE = Allowance(requests=Rate(10, 200))
 """Clients that come back send the spoken items of an earlier session at once."""
 _KEPT_MARGIN_MS = 30_000
-"""Of the session's buffer, beyond the longest turn."""
+"""Uncommitted audio that is kept beyond the longest turn."""
 _TRANSCRIBE_S = 20.0
 _UNSCORED_MS = 30_000
 """A client that sends a file is read as fast as it is heard."""
@@ -85,7 +86,7 @@ class Transport(Protocol):
     async def close(self, code: int, reason: str) -> None: ...
 
 
-class Line(Protocol):
+class AudioLine(Protocol):
     """Audio that goes beside the events, as WebRTC carries it."""
 
     def begin(self, hear: Callable[[Pcm16, int], None], take: Callable[[int], Pcm16]) -> None:
@@ -105,7 +106,7 @@ class Opening:
     """Session objects that are applied at the beginning, in order: a client secret's, and that of the request."""
 
 
-class LiveView:
+class ObservedCall:
     """A call as the codec may see it."""
 
     def __init__(self, call: Call, calls: Calls, policy: Policy, owner: Agent) -> None:
@@ -161,7 +162,7 @@ def agent_with(params: AgentParams, owner: Agent, voices: Collection[str]) -> Ag
     )
 
 
-class Connection:
+class RealtimeConnection:
     """One session. The door of its call.
 
     Not paced: clients of this protocol buffer, and so does the track of WebRTC. How far speech runs ahead of the ear is
@@ -169,7 +170,7 @@ class Connection:
     """
 
     def __init__(
-        self, transport: Transport, calls: Calls, opening: Opening, line: Line | None = None
+        self, transport: Transport, calls: Calls, opening: Opening, line: AudioLine | None = None
     ) -> None:
         """`line`: carries the audio of both sides; None: it is in the events."""
         self.audio = DoorAudio(rate_hz=formats.VOICE_RATE_HZ, paced=False)
@@ -182,7 +183,7 @@ class Connection:
         self._outbox = Outbox(calls.settings.server.max_outbox_bytes, self._on_stuck)
         self._budget = WorkBudget(ALLOWANCE)
         self._codec = self._new_codec()
-        self._playout: Playout | None = None
+        self._playout: TrackPlayout | None = None
         self._call: Call | None = None
         self._failed = False
         self._ended = ""
@@ -192,7 +193,7 @@ class Connection:
     def _new_codec(self) -> RealtimeCodec:
         limits, opening = self._calls.settings.realtime, self._opening
         ids = Ids(secrets.token_hex(8))
-        session = Session(
+        session = SessionConfig(
             ids.session,
             model=opening.model,
             instructions=self._owner.prompt,
@@ -204,7 +205,7 @@ class Connection:
             session,
             ids,
             dialect=opening.dialect,
-            limits=Limits(
+            limits=SessionLimits(
                 max_append_bytes=limits.max_append_bytes,
                 max_kept_audio_bytes=limits.max_kept_audio_bytes,
                 max_session_bytes=limits.max_session_bytes,
@@ -239,11 +240,11 @@ class Connection:
         agent = agent_with(agent_params(session), self._owner, voices)
         async with self._calls.open(self, adapt, agent) as call:
             self._call = call
-            self._view = LiveView(call, self._calls, bases[0], self._owner)
+            self._view = ObservedCall(call, self._calls, bases[0], self._owner)
             self._out_of_band = OutOfBand(call.call_id, self._calls.models, self._flush)
             try:
                 if self._line is not None:
-                    self._playout = Playout(self._on_playout, self._on_played)
+                    self._playout = TrackPlayout(self._on_playout, self._on_played)
                     self._line.begin(self._hear, self._playout.take)
                 pinned = [(dict(p.session), p.dialect) for p in self._opening.pinned]
                 await self._carry_out(self._codec.begin(pinned, self._view))
@@ -318,7 +319,7 @@ class Connection:
         """-> its answer."""
         assert self._call is not None
         match effect:
-            case do.Send(data, response):
+            case Send(data, response):
                 self._outbox.put(data, response)
             case do.Post(event):
                 if isinstance(event, ev.RequestReply):
@@ -354,10 +355,10 @@ class Connection:
                     await self._budget.wait()
             case do.Breathe():
                 await asyncio.sleep(0)
-            case do.Transcribe(data, kind):
+            case do.TranscribeSpeech(data, kind):
                 return await self._transcribe(self._call, data, kind)
             case do.ToBase64(data, kind, wanted):
-                return await asyncio.to_thread(Clip(kind, bytearray(data)).as_sent, wanted)
+                return await asyncio.to_thread(ItemAudio(kind, bytearray(data)).as_sent, wanted)
         return None
 
     def _denoise(self, call: Call, level: int | None) -> None:
@@ -366,7 +367,7 @@ class Connection:
         except ConfigError as error:  # heard as it is: clients that ask for it can do without
             log.info("call %s: %s", call.call_id, error)
 
-    def _respond_out_of_band(self, call: Call, asked: do.RespondOutOfBand) -> PeerError | None:
+    def _respond_out_of_band(self, call: Call, asked: do.RespondOutOfBand) -> RealtimeError | None:
         self._budget.request()
         agent, options = call.agent, asked.options
         request = LlmRequest(
@@ -379,7 +380,7 @@ class Connection:
         agent = replace(agent, voice=options.get("voice", agent.voice))
         try:
             self._out_of_band.start(asked.response, request, agent)
-        except PeerError as error:
+        except RealtimeError as error:
             return error
         return None
 
@@ -429,7 +430,7 @@ class Connection:
         """The outbox is closed later, once all responses have had their end."""
         self._ended = reason
 
-    def _send(self, frames: list[do.Send]) -> None:
+    def _send(self, frames: list[Send]) -> None:
         for frame in frames:
             self._outbox.put(frame.data, frame.response)
 
@@ -460,7 +461,7 @@ class Connection:
     def _expire(self) -> None:
         minutes = self._opening.max_s / 60
         reason = f"Your session hit the maximum duration of {minutes:g} minutes."
-        self._send(self._codec.error(PeerError(reason, "session_expired")))
+        self._send(self._codec.error(RealtimeError(reason, "session_expired")))
         self._end(NORMAL, reason)
 
     def _on_stuck(self) -> None:
@@ -475,14 +476,14 @@ class Connection:
     async def _refuse(self, error: AntiphonError) -> None:
         """One `error` event, then the end: the SDK takes an initial error for a refused admission."""
         self._close_code, self._close_reason = BUSY, str(error)
-        refused = PeerError(str(error), "rate_limit_exceeded", kind="server_error")
+        refused = RealtimeError(str(error), "rate_limit_exceeded", kind="server_error")
         with contextlib.suppress(*self._gone):
             async with asyncio.timeout(_CLOSE_S):
                 for frame in self._codec.refusal(refused):
                     await self._transport.send_bytes(frame.data)
 
 
-_SLOW = (do.AwaitRoom, do.Breathe, do.Transcribe, do.ToBase64)
+_SLOW = (do.AwaitRoom, do.Breathe, do.TranscribeSpeech, do.ToBase64)
 
 
 def short(reason: str) -> str:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from antiphon.audio.framing import Pcm16
 from antiphon.core.events import Event
 from antiphon.core.history import History, Item
 from antiphon.core.policy import Policy
-
-if TYPE_CHECKING:
-    from antiphon.protocols.realtime.responses import Response
-    from antiphon.protocols.realtime.session_config import AgentParams
+from antiphon.protocols.realtime.frames import Send
+from antiphon.protocols.realtime.responses import Response
+from antiphon.protocols.realtime.session_config import AgentParams
 
 
 class CallView(Protocol):
@@ -60,15 +59,6 @@ class CallView(Protocol):
     def heard_audio(self, start_ms: int, end_ms: int) -> Pcm16:
         """The caller's voice between two positions, 16 kHz."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """One frame for the client."""
-
-    data: bytes
-    response: str = ""
-    """It is audio of this response, and may be dropped before it leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +106,7 @@ class Denoise:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcribe:
+class TranscribeSpeech:
     """Answered with the words of this audio; None: they could not be found."""
 
     data: bytes
@@ -162,7 +152,7 @@ Effect = (
     | FlushAudio
     | UseAgent
     | Denoise
-    | Transcribe
+    | TranscribeSpeech
     | ToBase64
     | RespondOutOfBand
     | CancelOutOfBand

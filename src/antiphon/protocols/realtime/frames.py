@@ -6,16 +6,16 @@ what they show may change, and wait here until they are taken.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from antiphon.errors import suggest
 from antiphon.protocols.realtime.beta import Beta, looks_beta
-from antiphon.protocols.realtime.effects import Send
 from antiphon.protocols.realtime.ids import Ids
 from antiphon.protocols.realtime.items import Items
-from antiphon.protocols.realtime.schema import MAX_EVENT_ID_CHARS, PeerError
+from antiphon.protocols.realtime.schema import MAX_EVENT_ID_CHARS, RealtimeError
 
 CLIENT_EVENTS = (
     "session.update",
@@ -31,10 +31,19 @@ CLIENT_EVENTS = (
     "output_audio_buffer.clear",
 )
 MAX_VALUES = 100_000
-"""Of one event. A string of megabytes is read in no time, a million of small objects is not."""
+"""The most commas and brackets of one event: megabytes of text are read in no time, a million small objects are not."""
 _LARGE_CHARS = 64 << 10
 _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One frame for the client."""
+
+    data: bytes
+    response: str = ""
+    """It is audio of this response, and may be dropped before it leaves."""
 
 
 class Emit(Protocol):
@@ -72,18 +81,18 @@ class Frames:
         return waiting
 
     def decode(self, frame: str | bytes) -> dict[str, Any]:
-        """-> an event of the GA dialect, of a known type. Raises PeerError."""
+        """-> an event of the GA dialect, of a known type. Raises RealtimeError."""
         if isinstance(frame, bytes):
-            raise PeerError("events are JSON in text frames, not binary ones", "invalid_event")
+            raise RealtimeError("events are JSON in text frames, not binary ones", "invalid_event")
         _check_values(frame)
         try:
             event = _decoder.decode(frame)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            raise PeerError(
+            raise RealtimeError(
                 "not JSON; send one JSON object per text frame", "invalid_json"
             ) from None
         if not isinstance(event, dict):
-            raise PeerError("an event is a JSON object", "invalid_event")
+            raise RealtimeError("an event is a JSON object", "invalid_event")
         if self._may_show and looks_beta(event):
             self.beta = Beta()
         if event.get("type") == "session.update":
@@ -91,10 +100,10 @@ class Frames:
         known: dict[str, Any] = event if self.beta is None else self.beta.incoming(event)
         kind = known.get("type")
         if not isinstance(kind, str):
-            raise PeerError("an event needs a `type`", "invalid_event", "type")
+            raise RealtimeError("an event needs a `type`", "invalid_event", "type")
         if kind not in CLIENT_EVENTS:
             hint = suggest(kind[:60], CLIENT_EVENTS)
-            raise PeerError(f"unknown event type {kind[:60]!r}{hint}", "invalid_event", "type")
+            raise RealtimeError(f"unknown event type {kind[:60]!r}{hint}", "invalid_event", "type")
         return known
 
 
@@ -103,14 +112,14 @@ def _check_values(frame: str) -> None:
         return
     values = frame.count(",") + frame.count("[") + frame.count("{")
     if values > MAX_VALUES:
-        raise PeerError(
+        raise RealtimeError(
             f"the event has {values} commas and brackets; at most {MAX_VALUES}: send less at a time",
             "event_too_large",
         )
 
 
 def session_patch(session: dict[str, Any], dialect: str) -> Any:
-    """A session object in this dialect, as an update in the GA dialect. Raises PeerError."""
+    """A session object in this dialect, as an update in the GA dialect. Raises RealtimeError."""
     event = {"type": "session.update", "session": session}
     return (Beta().incoming(event) if dialect == "beta" else event)["session"]
 

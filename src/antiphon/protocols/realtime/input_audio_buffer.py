@@ -21,8 +21,8 @@ from antiphon.protocols.realtime.effects import CallView
 from antiphon.protocols.realtime.frames import Emit, show_item
 from antiphon.protocols.realtime.ids import Ids
 from antiphon.protocols.realtime.items import Items
-from antiphon.protocols.realtime.schema import PeerError
-from antiphon.protocols.realtime.session_config import Session
+from antiphon.protocols.realtime.schema import RealtimeError
+from antiphon.protocols.realtime.session_config import SessionConfig
 from antiphon.protocols.realtime.unmute import RATE_HZ, Ears, starts_ogg
 
 Speech = act.SpeechBegan | act.SpeechEnded | act.SpeechDropped | act.SilencePassed
@@ -88,7 +88,7 @@ class InputAudioBuffer:
     """The buffer of one session."""
 
     def __init__(
-        self, session: Session, ids: Ids, items: Items, emit: Emit, *, kept_ms: int
+        self, session: SessionConfig, ids: Ids, items: Items, emit: Emit, *, kept_ms: int
     ) -> None:
         """`kept_ms`: how much uncommitted audio is kept."""
         self.received_ms = 0.0
@@ -120,7 +120,7 @@ class InputAudioBuffer:
     def decode(self, data: bytes) -> Iterator[tuple[Pcm16, int]]:
         """Audio as the client encodes it -> samples and their rate, a second at a time.
 
-        Ogg Opus is understood whatever the session says, for no samples begin like that. Raises PeerError.
+        Ogg Opus is understood whatever the session says, for no samples begin like that. Raises RealtimeError.
         """
         if not self.received_ms and starts_ogg(data):
             self._ears = Ears()
@@ -145,11 +145,11 @@ class InputAudioBuffer:
         return self.received_ms - self.taken_ms
 
     def check_room(self, view: CallView) -> None:
-        """Raises PeerError, once, when uncommitted audio is dropped."""
+        """Raises RealtimeError, once, when uncommitted audio is dropped."""
         if view.auto_turns or self.waiting_ms <= self._kept_ms or self._told_full:
             return
         self._told_full = True
-        raise PeerError(
+        raise RealtimeError(
             f"the input audio buffer holds {self._kept_ms // 1000} s; older audio was dropped: commit or clear it",
             "input_audio_buffer_full",
             "audio",

@@ -1,7 +1,7 @@
 """The conversation as the client knows it: its items in order, with the audio of the latest, for `retrieve`.
 
 The core keeps what the language model is told; this keeps what was shown. Audio is bounded in bytes: the oldest is
-forgotten first, its item stays. Knows no event.
+forgotten first, its item stays.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from antiphon.audio.framing import pcm_from_bytes
 from antiphon.core.history import Item, ToolRequest
 from antiphon.protocols.realtime import audio_formats as formats
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 
 MAX_TEXT_CHARS = 100_000
 MAX_ITEMS = 10_000
 MAX_PARTS = 100
-"""Of the content of one message."""
+"""The most parts that the content of one message may have."""
 _ITEM_BYTES = 500
 """What an item costs beside its texts: here, and in the core's history."""
 _PARTS = {
@@ -33,7 +33,7 @@ _PARTS = {
 
 
 @dataclass(slots=True)
-class Clip:
+class ItemAudio:
     """Audio of one item, in one of the protocol's formats."""
 
     kind: str
@@ -67,7 +67,7 @@ class Items:
         """`max_bytes`: of items without their audio, and of the session object."""
         self._shown: dict[str, dict[str, Any]] = {}
         self._order: list[str] = []
-        self._clips: OrderedDict[str, Clip] = OrderedDict()
+        self._clips: OrderedDict[str, ItemAudio] = OrderedDict()
         self._audio_bytes = 0
         self._max_audio_bytes = max_audio_bytes
         self._max_bytes = max_bytes
@@ -137,18 +137,18 @@ class Items:
         self._weigh(item_id)
 
     def check_room(self, item: Any, param: str) -> None:
-        """Raises PeerError when the conversation cannot hold this as well."""
+        """Raises RealtimeError when the conversation cannot hold this as well."""
         self._check_bytes(self._items_bytes + self.session_bytes + memory_bytes(item), param)
 
     def check_session(self, session: Any) -> None:
-        """Raises PeerError for a session object that is too large beside the conversation, else counts it."""
+        """Raises RealtimeError for a session object that is too large beside the conversation, else counts it."""
         size = memory_bytes(session)
         self._check_bytes(self._items_bytes + size, "session")
         self.session_bytes = size
 
     def _check_bytes(self, size: int, param: str) -> None:
         if size > self._max_bytes:
-            raise PeerError(
+            raise RealtimeError(
                 f"{param}: the session would hold {size} bytes of {self._max_bytes}; delete items, or send less",
                 "session_too_large",
                 param,
@@ -160,7 +160,7 @@ class Items:
         """More of an item's audio."""
         clip = self._clips.get(item_id)
         if clip is None:
-            clip = self._clips[item_id] = Clip(kind, bytearray())
+            clip = self._clips[item_id] = ItemAudio(kind, bytearray())
         clip.data += data
         self._audio_bytes += len(data)
         while self._audio_bytes > self._max_audio_bytes:
@@ -188,10 +188,10 @@ class Items:
             del clip.data[formats.bytes_at(clip.kind, heard_ms) :]
             self._audio_bytes -= before - len(clip.data)
 
-    def copied(self, item_id: str) -> tuple[dict[str, Any], Clip | None]:
+    def copied(self, item_id: str) -> tuple[dict[str, Any], ItemAudio | None]:
         """The item, and what there is of its audio: only `conversation.item.retrieved` carries that."""
         clip = self._clips.get(item_id)
-        kept = None if clip is None else Clip(clip.kind, bytearray(clip.data))
+        kept = None if clip is None else ItemAudio(clip.kind, bytearray(clip.data))
         return copy.deepcopy(self._shown[item_id]), kept
 
 
@@ -242,9 +242,9 @@ class Offered:
 
 
 def offered(raw: Any, item_id: str, core_id: str, at: str = "item") -> Offered:
-    """Raises PeerError. `item_id`: what the client calls it; `core_id`: what the core does."""
+    """Raises RealtimeError. `item_id`: what the client calls it; `core_id`: what the core does."""
     if not isinstance(raw, Mapping):
-        raise PeerError(f"{at} must be an object", "invalid_type", at)
+        raise RealtimeError(f"{at} must be an object", "invalid_type", at)
     match raw.get("type"):
         case "message":
             return _message(raw, item_id, core_id, at)
@@ -263,9 +263,9 @@ def offered(raw: Any, item_id: str, core_id: str, at: str = "item") -> Offered:
             shown["output"] = output
             return Offered(shown, Item(core_id, "tool_result", output, call_id=call_id))
         case None:
-            raise PeerError(f"{at}.type is missing", "missing_required_parameter", f"{at}.type")
+            raise RealtimeError(f"{at}.type is missing", "missing_required_parameter", f"{at}.type")
         case kind:
-            raise PeerError(
+            raise RealtimeError(
                 f"{at}.type: {str(kind)[:40]!r} cannot be created; message, function_call and "
                 "function_call_output can",
                 param=f"{at}.type",
@@ -275,11 +275,11 @@ def offered(raw: Any, item_id: str, core_id: str, at: str = "item") -> Offered:
 def _message(raw: Mapping[str, Any], item_id: str, core_id: str, at: str) -> Offered:
     role, parts = raw.get("role"), raw.get("content")
     if not isinstance(role, str) or role not in _PARTS:
-        raise PeerError(f"{at}.role: user, assistant or system", param=f"{at}.role")
+        raise RealtimeError(f"{at}.role: user, assistant or system", param=f"{at}.role")
     if not isinstance(parts, list):
-        raise PeerError(f"{at}.content: a list", "invalid_type", f"{at}.content")
+        raise RealtimeError(f"{at}.content: a list", "invalid_type", f"{at}.content")
     if len(parts) > MAX_PARTS:
-        raise PeerError(
+        raise RealtimeError(
             f"{at}.content: {len(parts)} parts; at most {MAX_PARTS}", param=f"{at}.content"
         )
     shown: list[dict[str, Any]] = []
@@ -289,7 +289,7 @@ def _message(raw: Mapping[str, Any], item_id: str, core_id: str, at: str) -> Off
         where = f"{at}.content[{number}]"
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind not in _PARTS[role]:
-            raise PeerError(
+            raise RealtimeError(
                 f"{where}.type: {str(kind)[:40]!r} is not for a {role} message; "
                 f"{' or '.join(_PARTS[role])} is",
                 param=f"{where}.type",
@@ -313,11 +313,11 @@ def _text(raw: Mapping[str, Any], name: str, at: str, *, needed: bool = False) -
         return ""
     where = f"{at}.{name}"
     if value is None:
-        raise PeerError(f"{where} is missing", "missing_required_parameter", where)
+        raise RealtimeError(f"{where} is missing", "missing_required_parameter", where)
     if not isinstance(value, str):
-        raise PeerError(f"{where}: a text", "invalid_type", where)
+        raise RealtimeError(f"{where}: a text", "invalid_type", where)
     if len(value) > MAX_TEXT_CHARS and name != "audio":
-        raise PeerError(f"{where}: longer than {MAX_TEXT_CHARS} characters", param=where)
+        raise RealtimeError(f"{where}: longer than {MAX_TEXT_CHARS} characters", param=where)
     return value
 
 
@@ -325,9 +325,9 @@ def _output_text(raw: Mapping[str, Any], at: str) -> str:
     """Some clients send an object or a number where a text belongs."""
     value = raw.get("output")
     if value is None:
-        raise PeerError(f"{at}.output is missing", "missing_required_parameter", f"{at}.output")
+        raise RealtimeError(f"{at}.output is missing", "missing_required_parameter", f"{at}.output")
     if not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False)
     if len(value) > MAX_TEXT_CHARS:
-        raise PeerError(f"{at}.output: longer than {MAX_TEXT_CHARS} characters")
+        raise RealtimeError(f"{at}.output: longer than {MAX_TEXT_CHARS} characters")
     return str(value)

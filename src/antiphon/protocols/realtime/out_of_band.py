@@ -19,8 +19,8 @@ from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
 from antiphon.protocols.realtime import audio_formats as formats
 from antiphon.protocols.realtime import responses
-from antiphon.protocols.realtime.responses import Response, Tokens
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.responses import Response, TokenUsage
+from antiphon.protocols.realtime.schema import RealtimeError
 from antiphon.session.runners import Agent
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ class OutOfBand:
         self._used = False
 
     def start(self, response: Response, request: LlmRequest, agent: Agent) -> None:
-        """Raises PeerError when there are too many. `agent`: whose voice it is."""
+        """Raises RealtimeError when there are too many. `agent`: whose voice it is."""
         if len(self._tasks) >= MAX_RESPONSES:
-            raise PeerError(
+            raise RealtimeError(
                 f"{MAX_RESPONSES} responses out of band are under way; wait for one to end",
                 "rate_limit_exceeded",
             )
@@ -62,7 +62,7 @@ class OutOfBand:
 
     def _ended(self, response: Response) -> None:
         self._tasks.pop(response.id, None)
-        response.close("cancelled", responses.cancelled("client_cancelled"), Tokens())
+        response.close("cancelled", responses.cancelled("client_cancelled"), TokenUsage())
         self._flush()
 
     def cancel(self, response_id: str) -> bool:
@@ -89,14 +89,14 @@ class OutOfBand:
             async with asyncio.timeout(_LIMIT_S):
                 await self._generate(response, request, agent)
         except AntiphonError as error:
-            response.close("failed", responses.failed("reply_failed", str(error)), Tokens())
+            response.close("failed", responses.failed("reply_failed", str(error)), TokenUsage())
         except TimeoutError:
             reason = f"no answer within {_LIMIT_S:g} s"
-            response.close("failed", responses.failed("reply_timeout", reason), Tokens())
+            response.close("failed", responses.failed("reply_timeout", reason), TokenUsage())
         except Exception:
             log.exception("%s: a response out of band", self._call_id)
             details = responses.failed("server_error", "internal error; the log says more")
-            response.close("failed", details, Tokens())
+            response.close("failed", details, TokenUsage())
         self._flush()
 
     async def _generate(self, response: Response, request: LlmRequest, agent: Agent) -> None:
@@ -130,7 +130,7 @@ class OutOfBand:
                 finish, usage = delta.finish or finish, delta.usage or usage
         for clause in cutter.flush() if speaks else ():
             await self._speak(response, item, clause, agent)
-        tokens = Tokens(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
+        tokens = TokenUsage(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
         if finish == "length":
             response.close("incomplete", responses.CUT, tokens)
         else:

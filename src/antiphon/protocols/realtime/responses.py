@@ -19,7 +19,7 @@ from antiphon.protocols.realtime import schema
 from antiphon.protocols.realtime.frames import Emit
 from antiphon.protocols.realtime.items import Items, call_json, message
 from antiphon.protocols.realtime.session_config import (
-    Session,
+    SessionConfig,
     known_voice,
     modalities,
     token_limit,
@@ -65,7 +65,7 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenUsage:
     input: int = 0
     output: int = 0
     cached: int = 0
@@ -101,7 +101,7 @@ class Response:
             self.created = True
             self.emit("response.created", response=self._shown("in_progress", None, None))
 
-    def close(self, status: str, details: dict[str, Any] | None, tokens: Tokens) -> None:
+    def close(self, status: str, details: dict[str, Any] | None, tokens: TokenUsage) -> None:
         """Once; whatever is open is closed first."""
         if self.done:
             return
@@ -137,7 +137,7 @@ class Response:
 
     @property
     def item(self) -> str:
-        """Of its message; empty: there is none."""
+        """The id of its message; empty: there is none."""
         return self._message.id if self._message else ""
 
     def say(self, item_id: str, text: str) -> None:
@@ -288,7 +288,7 @@ _RATE_LIMITS = [
 """Clients want to see the event; what a process can serve is said by refusing calls, not in tokens."""
 
 
-def usage(tokens: Tokens) -> dict[str, Any]:
+def usage(tokens: TokenUsage) -> dict[str, Any]:
     """The language model's own counts, as text: a cascade has no audio tokens."""
     none = {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0}
     cached = {**none, "text_tokens": tokens.cached}
@@ -323,14 +323,14 @@ CUT = {"type": "incomplete", "reason": "max_output_tokens"}
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """The `response` of a `response.create`. Raises PeerError."""
+    """The `response` of a `response.create`. Raises RealtimeError."""
     schema.check(params, schema.ReplyParams, "response")
     schema.check_metadata(params.get("metadata"))
     schema.check_tools(params.get("tools") or [], "response.tools")
     schema.check_tool_choice(params.get("tool_choice"), "response.tool_choice")
 
 
-def terms_of(params: Mapping[str, Any], session: Session, conversation: str | None) -> Terms:
+def terms_of(params: Mapping[str, Any], session: SessionConfig, conversation: str | None) -> Terms:
     """What the response will say of itself."""
     said = (params.get("audio") or {}).get("output") or {}
     wanted = params.get("output_modalities")

@@ -18,7 +18,7 @@ from antiphon.errors import ProtocolError
 MAX_EVENT_ID_CHARS = 512
 
 
-class PeerError(ProtocolError):
+class RealtimeError(ProtocolError):
     """An event that cannot be obeyed. The session lives on."""
 
     def __init__(
@@ -94,13 +94,13 @@ class Input(Struct):
     turn_detection: TurnDetection | UnsetType | None = UNSET
 
 
-class VoiceId(Struct):
+class VoiceObject(Struct):
     id: str
 
 
 class Output(Struct):
     format: Format | UnsetType | None = UNSET
-    voice: str | VoiceId | UnsetType | None = UNSET
+    voice: str | VoiceObject | UnsetType | None = UNSET
     speed: Annotated[float, Meta(ge=0.25, le=1.5)] | UnsetType | None = UNSET
 
 
@@ -131,7 +131,7 @@ class SessionObject(Struct):
 
 class ReplyOutput(Struct):
     format: Format | UnsetType | None = UNSET
-    voice: str | VoiceId | UnsetType | None = UNSET
+    voice: str | VoiceObject | UnsetType | None = UNSET
 
 
 class ReplyAudio(Struct):
@@ -154,16 +154,16 @@ class ReplyParams(Struct):
 
 
 def check(value: Any, shape: type[Struct], at: str) -> None:
-    """Raises PeerError that names the field, `at` and below."""
+    """Raises RealtimeError that names the field, `at` and below."""
     try:
         msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
         raise _explained(str(error), at) from None
     except RecursionError:
-        raise PeerError("the object is nested too deeply", param=at) from None
+        raise RealtimeError("the object is nested too deeply", param=at) from None
 
 
-def _explained(problem: str, at: str) -> PeerError:
+def _explained(problem: str, at: str) -> RealtimeError:
     found = _PATH.search(problem)
     sentence = problem[: found.start()] if found else problem
     param = f"{at}.{found.group(1)}" if found and found.group(1) else at
@@ -173,31 +173,33 @@ def _explained(problem: str, at: str) -> PeerError:
         code = "invalid_type"
     else:
         code = "invalid_value"
-    return PeerError(f"{param}: {sentence[:1].lower()}{sentence[1:]}", code, param)
+    return RealtimeError(f"{param}: {sentence[:1].lower()}{sentence[1:]}", code, param)
 
 
 def check_tools(tools: list[dict[str, Any]], at: str) -> None:
-    """Raises PeerError for a function that no language model could be offered."""
+    """Raises RealtimeError for a function that no language model could be offered."""
     if len(tools) > MAX_TOOLS:
-        raise PeerError(f"{at}: more than {MAX_TOOLS} tools", param=at)
+        raise RealtimeError(f"{at}: more than {MAX_TOOLS} tools", param=at)
     names: set[str] = set()
     for number, tool in enumerate(tools):
         where = f"{at}[{number}]"
         if tool.get("type", "function") != "function":
-            raise PeerError(
+            raise RealtimeError(
                 f"{where}.type: only functions can be declared here; MCP servers are configured at the server",
                 param=f"{where}.type",
             )
         name = tool.get("name")
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
-            raise PeerError(
+            raise RealtimeError(
                 f"{where}.name: a name is 1 to 64 letters, digits, _ and -", param=f"{where}.name"
             )
         if name in names:
-            raise PeerError(f"{where}.name: {name!r} is declared twice", param=f"{where}.name")
+            raise RealtimeError(f"{where}.name: {name!r} is declared twice", param=f"{where}.name")
         names.add(name)
         if not isinstance(tool.get("description") or "", str):
-            raise PeerError(f"{where}.description: a text", "invalid_type", f"{where}.description")
+            raise RealtimeError(
+                f"{where}.description: a text", "invalid_type", f"{where}.description"
+            )
         _check_schema(tool.get("parameters"), f"{where}.parameters")
 
 
@@ -205,32 +207,32 @@ def _check_schema(schema: Any, at: str) -> None:
     if schema is None:
         return
     if not isinstance(schema, dict):
-        raise PeerError(f"{at}: a JSON schema is an object", "invalid_type", at)
+        raise RealtimeError(f"{at}: a JSON schema is an object", "invalid_type", at)
     if schema.get("type", "object") != "object":
-        raise PeerError(f"{at}.type: arguments are an object", param=f"{at}.type")
+        raise RealtimeError(f"{at}.type: arguments are an object", param=f"{at}.type")
     properties = schema.get("properties", {})
     if not isinstance(properties, dict) or not all(
         isinstance(p, dict | bool) for p in properties.values()
     ):
-        raise PeerError(f"{at}.properties: an object of JSON schemas", param=f"{at}.properties")
+        raise RealtimeError(f"{at}.properties: an object of JSON schemas", param=f"{at}.properties")
     required = schema.get("required", [])
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-        raise PeerError(f"{at}.required: a list of names", param=f"{at}.required")
+        raise RealtimeError(f"{at}.required: a list of names", param=f"{at}.required")
 
 
 def check_tool_choice(choice: Any, at: str) -> None:
     if isinstance(choice, str):
         if choice not in ("auto", "none", "required"):
-            raise PeerError(f"{at}: auto, none, required or a function", param=at)
+            raise RealtimeError(f"{at}: auto, none, required or a function", param=at)
     elif isinstance(choice, dict) and (
         choice.get("type") != "function" or not isinstance(choice.get("name"), str)
     ):
-        raise PeerError(f'{at}: {{"type": "function", "name": ...}}', param=at)
+        raise RealtimeError(f'{at}: {{"type": "function", "name": ...}}', param=at)
 
 
 def check_metadata(metadata: dict[str, str] | None) -> None:
     if metadata and (len(metadata) > _MAX_METADATA or any(len(key) > 64 for key in metadata)):
-        raise PeerError(
+        raise RealtimeError(
             f"metadata: at most {_MAX_METADATA} keys of 64 characters", param="response.metadata"
         )
 
@@ -260,19 +262,19 @@ def chat_tool_choice(choice: Any) -> Any:
 
 def needed(event: Mapping[str, Any], name: str) -> Any:
     if event.get(name) is None:
-        raise PeerError(f"{name} is missing", "missing_required_parameter", name)
+        raise RealtimeError(f"{name} is missing", "missing_required_parameter", name)
     return event[name]
 
 
 def text(event: Mapping[str, Any], name: str) -> str:
     value = needed(event, name)
     if not isinstance(value, str):
-        raise PeerError(f"{name}: a text", "invalid_type", name)
+        raise RealtimeError(f"{name}: a text", "invalid_type", name)
     return value
 
 
 def whole(event: Mapping[str, Any], name: str) -> int:
     value = needed(event, name)
     if type(value) is not int:
-        raise PeerError(f"{name}: a whole number", "invalid_type", name)
+        raise RealtimeError(f"{name}: a whole number", "invalid_type", name)
     return value

@@ -9,7 +9,7 @@ import asyncio
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from antiphon.protocols.realtime.connection import Connection, Opening
+from antiphon.protocols.realtime.connection import Opening, RealtimeConnection
 from antiphon.protocols.realtime.unmute import is_unmute
 from antiphon.protocols.realtime.unmute_server import UnmuteConnection
 from antiphon.server.calls import Calls
@@ -64,7 +64,7 @@ async def _serve(
         if _may_be_unmute(socket, opening) and is_unmute(await transport.peek(_FIRST_WORD_S)):
             await UnmuteConnection(transport, calls, limit_s).serve()
         else:
-            await Connection(transport, calls, opening).serve()
+            await RealtimeConnection(transport, calls, opening).serve()
     finally:
         transport.forget()
 

@@ -18,9 +18,9 @@ from antiphon.protocols.realtime.frames import Emit, show_item
 from antiphon.protocols.realtime.ids import Ids
 from antiphon.protocols.realtime.input_audio_buffer import InputAudioBuffer
 from antiphon.protocols.realtime.items import Items
-from antiphon.protocols.realtime.responses import Response, Terms, Tokens
-from antiphon.protocols.realtime.schema import PeerError
-from antiphon.protocols.realtime.session_config import Session
+from antiphon.protocols.realtime.responses import Response, Terms, TokenUsage
+from antiphon.protocols.realtime.schema import RealtimeError
+from antiphon.protocols.realtime.session_config import SessionConfig
 
 _OF_A_REPLY = ("reply_failed", "reply_timeout", "speech_failed")
 """Faults that `response.done` tells; several clients take any `error` for the end of the session."""
@@ -40,7 +40,7 @@ class ServerEvents:
 
     def __init__(
         self,
-        session: Session,
+        session: SessionConfig,
         ids: Ids,
         items: Items,
         buffer: InputAudioBuffer,
@@ -69,7 +69,7 @@ class ServerEvents:
         self._asked: Response | None = None
         """Created for the client, not begun by the core."""
         self._live: Response | None = None
-        """Of the core's latest reply. It may be done and still be playing."""
+        """The response of the core's latest reply. It may be done and still be playing."""
         self._offered: dict[str, tuple[dict[str, Any], str | None]] = {}
         self._spoken_ms: dict[str, float] = {}
         self._responses = 0
@@ -106,7 +106,7 @@ class ServerEvents:
         """What was asked for never began."""
         asked, self._asked = self._asked, None
         if asked is not None:
-            asked.close("cancelled", responses.cancelled("client_cancelled"), Tokens())
+            asked.close("cancelled", responses.cancelled("client_cancelled"), TokenUsage())
 
     def offer(self, core_id: str, item: dict[str, Any], after: str | None) -> None:
         """The core is about to be given this item."""
@@ -120,7 +120,7 @@ class ServerEvents:
         found = self._spoken_ms.get(item_id)
         return None if found is None else int(found)
 
-    def error(self, error: PeerError, event_id: str | None = None) -> None:
+    def error(self, error: RealtimeError, event_id: str | None = None) -> None:
         self.faults += 1
         self.emit("error", error=error.body(event_id))
 
@@ -215,7 +215,7 @@ class ServerEvents:
         return self._live
 
     def terms(self, modality: str) -> Terms:
-        """Of a response that says nothing of its own."""
+        """The terms of a response for which nothing was asked."""
         session = self.session
         return Terms(
             modality=modality,
@@ -239,7 +239,7 @@ class ServerEvents:
 
     def _reply_generated(self, made: act.ReplyGenerated) -> None:
         response = self._response(made.reply)
-        tokens = Tokens(made.input_tokens, made.output_tokens, made.cached_tokens)
+        tokens = TokenUsage(made.input_tokens, made.output_tokens, made.cached_tokens)
         if made.finish == "length":
             self._close(response, "incomplete", responses.CUT, tokens)
         else:
@@ -247,7 +247,7 @@ class ServerEvents:
 
     def _reply_ended(self, ended: act.ReplyEnded) -> None:
         response = self._response(ended.reply)
-        tokens = Tokens(ended.input_tokens, ended.output_tokens, ended.cached_tokens)
+        tokens = TokenUsage(ended.input_tokens, ended.output_tokens, ended.cached_tokens)
         match ended.status:
             case "completed":
                 self._close(response, "completed", None, tokens)
@@ -263,7 +263,7 @@ class ServerEvents:
             self.items.cut(name, ended.heard)
 
     def _close(
-        self, response: Response, status: str, details: dict[str, Any] | None, tokens: Tokens
+        self, response: Response, status: str, details: dict[str, Any] | None, tokens: TokenUsage
     ) -> None:
         if response.done:
             return
@@ -279,7 +279,7 @@ class ServerEvents:
         if code == "transcription_failed" and self.session.transcribes:
             return
         kind = "invalid_request_error" if code in _COMMANDS else "server_error"
-        self.error(PeerError(message, code, kind=kind), self.cause)
+        self.error(RealtimeError(message, code, kind=kind), self.cause)
 
 
 def _length_ms(response: Response) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from antiphon.core.policy import Policy
 from antiphon.protocols.realtime import audio_formats as formats
 from antiphon.protocols.realtime import schema
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 
 SERVER_VAD: dict[str, Any] = {
     "type": "server_vad",
@@ -55,7 +55,7 @@ _ABSENT = ("reasoning", "parallel_tool_calls")
 """Shown only once they are set."""
 
 
-class Session:
+class SessionConfig:
     """One client's session object."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Session:
 
     @property
     def noise_level(self) -> int | None:
-        """Of noise suppression, as `audio.denoise` counts: a microphone far away hears more of the room."""
+        """The level of noise suppression as `audio.denoise` counts; a far microphone hears more of the room."""
         wanted = self._input["noise_reduction"]
         return None if wanted is None else _NOISE_LEVELS.get(wanted.get("type"))
 
@@ -180,10 +180,10 @@ class Session:
     ) -> None:
         """A partial update: absent keys stay, null clears. `spoke`: there is assistant audio already.
 
-        `check`: shown all that would be kept; may raise PeerError. Raises PeerError, and has then changed nothing.
+        `check`: shown all that would be kept; may raise. Raises RealtimeError, and has then changed nothing.
         """
         if not isinstance(patch, Mapping):
-            raise PeerError("session must be an object", "invalid_type", "session")
+            raise RealtimeError("session must be an object", "invalid_type", "session")
         schema.check(patch, schema.SessionObject, "session")
         self._check_kind(patch.get("type"))
         plain = self._patched_plain(patch)
@@ -197,7 +197,7 @@ class Session:
 
     def _check_kind(self, kind: str | None) -> None:
         if kind is not None and kind != self.kind and self._touched:
-            raise PeerError(
+            raise RealtimeError(
                 f"session.type: a {self.kind} session cannot become a {kind} session",
                 param="session.type",
             )
@@ -237,7 +237,7 @@ class Session:
         if patch.get("format") is not None:
             output["format"] = formats.format_json(patch["format"]["type"])
         if spoke and voice_name(output["voice"]) != voice_name(self._output["voice"]):
-            raise PeerError(
+            raise RealtimeError(
                 "Cannot update a conversation's voice if assistant audio is present.",
                 "cannot_update_voice",
                 "session.audio.output.voice",
@@ -249,7 +249,7 @@ _OBJECTS = {"realtime": "session", "transcription": "transcription_session"}
 
 
 def voice_name(voice: Any) -> str:
-    """Of a voice in either of its forms."""
+    """The name of a voice in either of its forms."""
     return str(voice["id"] if isinstance(voice, Mapping) else voice)
 
 
@@ -269,7 +269,7 @@ def _patched_vad(before: dict[str, Any] | None, given: Any) -> dict[str, Any] | 
     return {**base, **kept, **cleared, "type": kind}
 
 
-def policy_of(session: Session, base: Policy) -> Policy:
+def policy_of(session: SessionConfig, base: Policy) -> Policy:
     """How the conversation is conducted under this session object; `base` is the owner's."""
     policy = replace(
         base,
@@ -347,7 +347,7 @@ class AgentParams:
     tool_choice: Any
 
 
-def agent_params(session: Session) -> AgentParams:
+def agent_params(session: SessionConfig) -> AgentParams:
     return AgentParams(
         prompt=session["instructions"],
         voice=session.voice,

@@ -17,10 +17,10 @@ from antiphon.audio.framing import Pcm16
 from antiphon.audio.ogg_opus import OggOpusReader
 from antiphon.errors import AudioError, suggest
 from antiphon.protocols.realtime.audio_formats import VOICE_RATE_HZ, from_base64
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 
 RATE_HZ = 16_000
-"""Of what the caller says."""
+"""The rate of what the caller says, once decoded."""
 _PAGE = b"OggS"
 _FLAGS, _FIRST_PAGE = 5, 0x02
 """Where a page's flags are, and the one of the page that begins a stream (RFC 3533)."""
@@ -97,30 +97,32 @@ def _event(frame: str | bytes | None) -> dict[str, Any] | None:
 
 
 def decode(frame: str | bytes) -> Update | Append:
-    """Raises PeerError."""
+    """Raises RealtimeError."""
     event = _event(frame)
     if event is None:
-        raise PeerError("not a JSON object in a text frame", "invalid_json")
+        raise RealtimeError("not a JSON object in a text frame", "invalid_json")
     match event.get("type"):
         case "session.update":
             return _update(event.get("session"))
         case "input_audio_buffer.append":
             if not isinstance(event.get("audio"), str):
-                raise PeerError("audio: base64 of Ogg Opus pages", "invalid_type", "audio")
+                raise RealtimeError("audio: base64 of Ogg Opus pages", "invalid_type", "audio")
             return Append(from_base64(event["audio"]))
-    raise PeerError(f"unknown event type {str(event.get('type'))[:60]!r}", "invalid_event", "type")
+    raise RealtimeError(
+        f"unknown event type {str(event.get('type'))[:60]!r}", "invalid_event", "type"
+    )
 
 
 def _update(session: Any) -> Update:
     if not isinstance(session, dict):
-        raise PeerError("session must be an object", "invalid_type", "session")
+        raise RealtimeError("session must be an object", "invalid_type", "session")
     voice, given = session.get("voice"), session.get("instructions")
     if voice is not None and not isinstance(voice, str):
-        raise PeerError("session.voice: a text or null", "invalid_type", "session.voice")
+        raise RealtimeError("session.voice: a text or null", "invalid_type", "session.voice")
     if given is None:
         return Update(session, "", "", voice or "")
     if not isinstance(given, Mapping):
-        raise PeerError(
+        raise RealtimeError(
             "session.instructions: an object or null", "invalid_type", "session.instructions"
         )
     language = given.get("language")
@@ -134,12 +136,14 @@ def _prompt(given: Mapping[str, Any], language: str) -> str:
     if kind == "constant":
         text = given.get("text")
         if not isinstance(text, str):
-            raise PeerError("session.instructions.text: a text", param="session.instructions.text")
+            raise RealtimeError(
+                "session.instructions.text: a text", param="session.instructions.text"
+            )
     elif kind in _CHARACTERS:
         text = _CHARACTERS[kind]
     else:
         hint = suggest(kind[:60], ("constant", *_CHARACTERS))
-        raise PeerError(f"session.instructions.type: {kind[:60]!r}{hint}", param="session")
+        raise RealtimeError(f"session.instructions.type: {kind[:60]!r}{hint}", param="session")
     return " ".join(part for part in (text, _VOICE, _LANGUAGES.get(language, "")) if part)
 
 
@@ -150,7 +154,7 @@ class Ears:
         self._reader: OggOpusReader | None = None
 
     def feed(self, data: bytes) -> Pcm16 | None:
-        """None: pages of a stream whose beginning is not known, as a browser flushes them. Raises PeerError."""
+        """None: pages of a stream whose beginning is not known, as a browser flushes them. Raises RealtimeError."""
         if self._reader is None:
             at = _beginning(data)
             if at is None:
@@ -160,7 +164,7 @@ class Ears:
             return self._reader.feed(data)
         except AudioError as error:
             self._reader = None
-            raise PeerError(str(error), "invalid_audio", "audio") from None
+            raise RealtimeError(str(error), "invalid_audio", "audio") from None
 
 
 def starts_ogg(data: bytes) -> bool:

@@ -31,7 +31,7 @@ from antiphon.protocols.realtime.audio_formats import VOICE_RATE_HZ, to_base64
 from antiphon.protocols.realtime.connection import INTERNAL, NORMAL, POLICY, Transport, short
 from antiphon.protocols.realtime.ids import Ids
 from antiphon.protocols.realtime.input_audio_buffer import StableText
-from antiphon.protocols.realtime.schema import PeerError
+from antiphon.protocols.realtime.schema import RealtimeError
 from antiphon.protocols.realtime.unmute import Mouth
 from antiphon.server.budget import OverBudget, WorkBudget
 from antiphon.server.calls import Calls, agent_of
@@ -91,7 +91,7 @@ class UnmuteDoor:
         event = {"type": kind, "event_id": self._ids.event(), **fields}
         self._outbox.put(_encoder.encode(event))
 
-    def error(self, error: PeerError, kind: str = "warning") -> None:
+    def error(self, error: RealtimeError, kind: str = "warning") -> None:
         """`kind`: `warning` is logged by the page, `fatal` comes before the end."""
         body = {"type": kind, "code": error.code, "message": str(error), "param": error.param}
         self.emit("error", error={**body, "details": None})
@@ -128,7 +128,7 @@ class UnmuteDoor:
             case act.Fault(code, message):
                 self.failed = self.failed or code == "internal_error"
                 if code not in _OF_THE_OWNER:
-                    self.error(PeerError(message, code))
+                    self.error(RealtimeError(message, code))
 
     def send_audio(self, reply: str, pcm: Pcm16) -> None:
         self._sound(pcm)
@@ -213,7 +213,7 @@ class UnmuteConnection:
                 await self._converse(call)
         except (BusyError, ModelError) as error:
             self._close_code, self._close_reason = INTERNAL, str(error)
-            self._door.error(PeerError(f"There are too many people here now: {error}"), "fatal")
+            self._door.error(RealtimeError(f"There are too many people here now: {error}"), "fatal")
             self._outbox.close()
             with contextlib.suppress(*self._gone):
                 await self._outbox.drain(self._transport)
@@ -232,7 +232,7 @@ class UnmuteConnection:
                         self._take(call, frame)
                     if budget.due:
                         await budget.wait()
-                except PeerError as error:
+                except RealtimeError as error:
                     self._complain(error)
                 except OverBudget as error:
                     self._close_code, self._close_reason = POLICY, str(error)
@@ -246,7 +246,7 @@ class UnmuteConnection:
             reader.cancel()
             if self._door.failed:
                 self._close_code, self._close_reason = INTERNAL, "internal error"
-                self._door.error(PeerError("the call failed", "internal_error"), "fatal")
+                self._door.error(RealtimeError("the call failed", "internal_error"), "fatal")
             self._outbox.close()
             await asyncio.wait([writer], timeout=_LAST_WORDS_S)
             writer.cancel()
@@ -292,7 +292,7 @@ class UnmuteConnection:
             self._began = True
             call.post(ev.RequestReply({"input": _OPENING}))
 
-    def _complain(self, error: PeerError) -> None:
+    def _complain(self, error: RealtimeError) -> None:
         self._errors += 1
         self._door.error(error)
         if self._errors >= _MAX_ERRORS and self._call is not None:

@@ -18,17 +18,17 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from antiphon.errors import BusyError, ModelError, ProtocolError
-from antiphon.protocols.realtime.connection import Connection, Opening
+from antiphon.protocols.realtime.connection import Opening, RealtimeConnection
 from antiphon.protocols.realtime.frames import session_patch
-from antiphon.protocols.realtime.schema import PeerError
-from antiphon.protocols.realtime.session_config import Session
+from antiphon.protocols.realtime.schema import RealtimeError
+from antiphon.protocols.realtime.session_config import SessionConfig
 from antiphon.server.calls import Calls
 from antiphon.server.client_secrets import Pinned
 from antiphon.server.refusal import Refused
 from antiphon.server.security import Principal, authorize_realtime, call_limit_s, session_of
 
 if TYPE_CHECKING:
-    from antiphon.protocols.realtime.webrtc import Peer
+    from antiphon.protocols.realtime.webrtc_peer import Peer
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["openai"])
@@ -77,7 +77,7 @@ async def hang_up(call_id: str, request: Request, principal: Admitted) -> Respon
 async def _answered(calls: Calls, offer: str) -> tuple[Peer, str]:
     """Raises Refused."""
     try:
-        from antiphon.protocols.realtime.webrtc import Network, Peer
+        from antiphon.protocols.realtime.webrtc_peer import Network, Peer
     except ImportError:
         reason = "WebRTC needs the package aiortc: pip install 'antiphon[rtc]'"
         raise Refused(501, reason, "unsupported_operation", retry=False) from None
@@ -166,8 +166,8 @@ def _opening(request: Request, principal: Principal, given: Any) -> Opening:
 
 def _check(given: Any, voice: str) -> None:
     try:
-        Session("sess_check", voice=voice or "alloy").update(session_patch(given, "ga"))
-    except PeerError as error:
+        SessionConfig("sess_check", voice=voice or "alloy").update(session_patch(given, "ga"))
+    except RealtimeError as error:
         raise Refused(400, str(error), error.code, param=error.param, retry=False) from None
 
 
@@ -246,6 +246,6 @@ class RtcCalls:
 
     async def _serve(self, call_id: str, peer: Peer, calls: Calls, opening: Opening) -> None:
         try:
-            await Connection(peer, calls, opening, line=peer).serve()
+            await RealtimeConnection(peer, calls, opening, line=peer).serve()
         except Exception:
             log.exception("webrtc: %s", call_id)

@@ -31,7 +31,7 @@ class _Piece:
     pcm: Pcm16
 
 
-class Playout:
+class TrackPlayout:
     """What one session plays. All positions in samples at `VOICE_RATE_HZ`."""
 
     def __init__(

@@ -36,7 +36,7 @@ from antiphon.protocols.realtime.audio_formats import VOICE_RATE_HZ
 log = logging.getLogger(__name__)
 
 _HIGH_WATER_BYTES = 1 << 20
-"""Of what the channel has not sent yet; the rest waits in the session's outbox, which can drop it."""
+"""What the channel may hold unsent; the rest waits in the session's outbox, which can drop it."""
 _LAST_WORDS_S = 1.0
 _CLOSE_S = 5.0
 _OVER = ("closed", "failed")

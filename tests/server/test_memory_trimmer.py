@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from tests.support import run, until
 
-from antiphon.server import memory
-from antiphon.server.memory import MemoryTrimmer, resident_bytes
+from antiphon.server import memory_trimmer
+from antiphon.server.memory_trimmer import MemoryTrimmer, resident_bytes
 
 MB = 1 << 20
 
@@ -32,7 +32,7 @@ def trimmer(machine: Machine) -> MemoryTrimmer:
 
 def test_growth_is_given_back_once_and_not_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(memory, "_AFTER_S", 0.0)
+        monkeypatch.setattr(memory_trimmer, "_AFTER_S", 0.0)
         machine = Machine()
         found = trimmer(machine)
         machine.bytes = 400 * MB
@@ -43,7 +43,7 @@ def test_growth_is_given_back_once_and_not_again_soon(monkeypatch: pytest.Monkey
         found.call_ended()
         timer = found._timer
         assert timer is not None
-        assert timer.when() >= asyncio.get_running_loop().time() + memory._EVERY_S - 1
+        assert timer.when() >= asyncio.get_running_loop().time() + memory_trimmer._EVERY_S - 1
         await found.close()
         assert timer.cancelled()
 
@@ -52,15 +52,15 @@ def test_growth_is_given_back_once_and_not_again_soon(monkeypatch: pytest.Monkey
 
 def test_a_call_that_left_nothing_costs_no_trim(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(memory, "_AFTER_S", 0.0)
+        monkeypatch.setattr(memory_trimmer, "_AFTER_S", 0.0)
         machine = Machine()
         found = trimmer(machine)
-        machine.bytes += memory._GAIN_BYTES - 1
+        machine.bytes += memory_trimmer._GAIN_BYTES - 1
         found.call_ended()
         await until(lambda: found._timer is None)
         assert machine.trims == 0
         machine.bytes += 1
-        monkeypatch.setattr(memory, "_EVERY_S", 0.0)
+        monkeypatch.setattr(memory_trimmer, "_EVERY_S", 0.0)
         found._not_before_s = 0.0
         found.call_ended()
         await until(lambda: machine.trims == 1)
