@@ -26,45 +26,56 @@ class Machine:
         return 1
 
 
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setattr(memory_trimmer, "_AFTER_S", 0.0)
+    return Machine()
+
+
 def trimmer(machine: Machine) -> MemoryTrimmer:
     return MemoryTrimmer(machine.trim, lambda: machine.bytes)
 
 
-def test_growth_is_given_back_once_and_not_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_end_together_are_one_occasion(machine: Machine) -> None:
     async def main() -> None:
-        monkeypatch.setattr(memory_trimmer, "_AFTER_S", 0.0)
-        machine = Machine()
         found = trimmer(machine)
-        machine.bytes = 400 * MB
-        for _ in range(50):
-            found.call_ended()
+        for left in reversed(range(50)):
+            found.call_ended(left)
         await until(lambda: machine.trims == 1)
-        machine.bytes = 400 * MB
-        found.call_ended()
+        found.call_ended(0)  # again, but not soon
         timer = found._timer
         assert timer is not None
         assert timer.when() >= asyncio.get_running_loop().time() + memory_trimmer._EVERY_S - 1
         await found.close()
         assert timer.cancelled()
+        assert machine.trims == 1
 
     run(main())
 
 
-def test_a_call_that_left_nothing_costs_no_trim(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("left", "trims"), [(60, 0), (51, 0), (50, 1), (0, 1)])
+def test_when_half_of_the_calls_have_ended(machine: Machine, left: int, trims: int) -> None:
     async def main() -> None:
-        monkeypatch.setattr(memory_trimmer, "_AFTER_S", 0.0)
-        machine = Machine()
         found = trimmer(machine)
-        machine.bytes += memory_trimmer._GAIN_BYTES - 1
-        found.call_ended()
+        found._last_s = asyncio.get_running_loop().time() - memory_trimmer._EVERY_S
+        found.call_ended(99)
+        found.call_ended(left)
         await until(lambda: found._timer is None)
-        assert machine.trims == 0
-        machine.bytes += 1
-        monkeypatch.setattr(memory_trimmer, "_EVERY_S", 0.0)
-        found._not_before_s = 0.0
-        found.call_ended()
-        await until(lambda: machine.trims == 1)
         await found.close()
+        assert machine.trims == trims
+
+    run(main())
+
+
+@pytest.mark.parametrize(("grown", "trims"), [(63 * MB, 0), (64 * MB, 1)])
+def test_when_memory_has_grown_though_most_go_on(machine: Machine, grown: int, trims: int) -> None:
+    async def main() -> None:
+        found = trimmer(machine)
+        machine.bytes += grown
+        found.call_ended(99)
+        await until(lambda: found._timer is None)
+        await found.close()
+        assert machine.trims == trims
 
     run(main())
 

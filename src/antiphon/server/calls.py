@@ -169,7 +169,7 @@ class Calls:
             watch.end(session.now_ms, self.keeper.end(tap, session.now_ms).fields())
             del self._sessions[call_id]
             session.let_go()
-            self._trimmer.call_ended()
+            self._trimmer.call_ended(len(self._sessions))
             if not self._sessions:
                 self._empty.set()
             self._note_end(session)

@@ -304,30 +304,37 @@ class RealtimeConnection:
     async def _carry_out(self, steps: do.Steps) -> None:
         """Each effect before the next; the time it takes is the client's."""
         answer: Any = None
+        budget = self._budget
+        begun_s = budget.cpu()
         with contextlib.closing(steps):
-            while True:
-                try:
-                    with self._budget:
-                        effect = steps.send(answer)
-                        answer = self._do(effect)
-                except StopIteration:
-                    return
-                if isinstance(effect, _SLOW):
+            while (effect := next_of(steps, answer)) is not None:
+                if not isinstance(effect, _SLOW):
+                    answer = self._do(effect)
+                elif not isinstance(effect, do.AwaitRoom) or self._must_wait:
+                    budget.worked(budget.cpu() - begun_s)
                     answer = await self._do_slowly(effect)
+                    begun_s = budget.cpu()
+        budget.worked(budget.cpu() - begun_s)
+
+    @property
+    def _must_wait(self) -> bool:
+        """Before more of the client's audio."""
+        assert self._call is not None
+        return self._budget.due or self._call.unscored_ms > _UNSCORED_MS
 
     def _do(self, effect: do.Effect) -> Any:
         """-> its answer."""
         assert self._call is not None
         match effect:
+            case do.Hear(pcm, rate_hz):
+                self._budget.heard(len(pcm) / rate_hz)
+                self._call.feed_audio(pcm, rate_hz)
             case Send(data, response):
                 self._outbox.put(data, response)
             case do.Post(event):
                 if isinstance(event, ev.RequestReply):
                     self._budget.request()
                 self._call.post(event)
-            case do.Hear(pcm, rate_hz):
-                self._budget.heard(len(pcm) / rate_hz)
-                self._call.feed_audio(pcm, rate_hz)
             case do.FlushAudio():
                 self._call.flush_audio()
             case do.UseAgent(params):
@@ -484,6 +491,15 @@ class RealtimeConnection:
 
 
 _SLOW = (do.AwaitRoom, do.Breathe, do.TranscribeSpeech, do.ToBase64)
+
+
+def next_of(steps: do.Steps, answer: Any) -> do.Effect | None:
+    """The next effect; None: there is none."""
+    try:
+        effect: do.Effect = steps.send(answer)
+    except StopIteration:
+        return None
+    return effect
 
 
 def short(reason: str) -> str:
