@@ -318,6 +318,11 @@ class RealtimeSettings(Section):
     max_kept_audio_bytes: int = Field(
         16 << 20, ge=0, description="Audio kept per session for `conversation.item.retrieve`."
     )
+    max_session_bytes: int = Field(
+        16 << 20,
+        ge=1 << 16,
+        description="Memory of a session's items, instructions and tools; beyond it items and updates are refused.",
+    )
     strict_truncate: bool = Field(
         False, description="Truncating beyond an item's audio is an error, not clamped."
     )

@@ -166,6 +166,16 @@ class Conversation:
             free = f"{wanted}_{number}"
         return free
 
+    def let_go(self) -> None:
+        """The call is over and only history and policy are still read: the parts forget each other.
+
+        They refer to each other all round, and would otherwise live until the next garbage collection.
+        """
+        self._handlers = {}
+        parts = (self.turns, self.interruptions, self.replies, self.commands, self.overhearing)
+        for part in (*parts, self.listener, self.speaker):
+            vars(part).clear()
+
     def emit(self, action: act.Action) -> None:
         self._out.append(action)
 

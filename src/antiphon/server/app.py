@@ -29,6 +29,9 @@ from antiphon.models.pool import ModelSet
 from antiphon.models.ports import ModelStatus, WeightSource
 from antiphon.observe import traces
 from antiphon.observe.metrics import watch_loop_lag
+from antiphon.protocols.realtime import server as realtime
+from antiphon.protocols.realtime import unmute_server, webrtc_calls
+from antiphon.protocols.realtime.webrtc_calls import RtcCalls
 from antiphon.server import conversation, files, health, openai_http, options
 from antiphon.server.calls import Calls
 from antiphon.server.headroom import watch
@@ -39,9 +42,6 @@ from antiphon.server.phone import media_stream, webhooks
 from antiphon.server.phone import routes as phone_routes
 from antiphon.server.phone.context import Phone
 from antiphon.server.phone.desk import open_desk
-from antiphon.server.realtime import route as realtime
-from antiphon.server.realtime import rtc_route, unmute_http
-from antiphon.server.realtime.rtc_calls import RtcCalls
 from antiphon.server.refusal import Refused, answer_http_error, answer_refused
 from antiphon.server.resuming import Seats
 from antiphon.server.security import Gate, authorize_or_local
@@ -105,8 +105,8 @@ def create_app(
     app.include_router(conversation.router)
     app.include_router(options.router)
     app.include_router(realtime.router)
-    app.include_router(rtc_route.router)
-    unmute_http.include(app)
+    app.include_router(webrtc_calls.router)
+    unmute_server.include(app)
     openai_http.include(app)
     app.include_router(webhooks.router)
     app.include_router(media_stream.router)

@@ -28,6 +28,7 @@ from antiphon.observe.logs import in_call
 from antiphon.observe.metrics import Metrics
 from antiphon.server.headroom import Headroom
 from antiphon.server.keeping import Keeper
+from antiphon.server.memory_trimmer import MemoryTrimmer
 from antiphon.session.door import Door
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session
@@ -83,6 +84,7 @@ class Calls:
         self.counters = Counters()
         self.headroom = Headroom(settings.server.max_loop_lag_ms, settings.server.max_lane_wait_ms)
         self.keeper = Keeper(settings)
+        self._trimmer = MemoryTrimmer()
         self.tools: Callable[[], Sequence[Tool]] = tuple
         """The configured functions, asked for whenever a call begins."""
         self._sessions: dict[str, Session] = {}
@@ -167,6 +169,8 @@ class Calls:
         finally:
             watch.end(session.now_ms, self.keeper.end(tap, session.now_ms).fields())
             del self._sessions[call_id]
+            session.let_go()
+            self._trimmer.call_ended(len(self._sessions))
             if not self._sessions:
                 self._empty.set()
             self._note_end(session)
@@ -221,6 +225,7 @@ class Calls:
         for session in tuple(self._sessions.values()):
             session.post(ev.Finish("the server is shutting down"))
         await self._wait_empty(_HANG_UP_S)
+        await self._trimmer.close()
 
     async def _wait_empty(self, limit_s: float) -> None:
         try:

@@ -94,10 +94,11 @@ class Connection:
         self._parked = False
         """Nobody is on the line."""
         self._wishes = Wishes(calls.settings.agent)
+        outbox = self._outbox
         self._farewell = Farewell(
             calls.models,
             calls.settings.agent.analysis_s,
-            lambda found: self._outbox.put(wire.analysis(found.data())),
+            lambda found: outbox.put(wire.analysis(found.data())),
         )
         self._errors = 0
         self._close_code, self._close_reason = CLOSE_NORMAL, ""
@@ -143,6 +144,7 @@ class Connection:
                 finally:
                     await self._farewell.close()
                     await self._audio.close()
+                    self._outbox.close()
 
     def _agent(self, start: wire.Start, agent: Agent) -> tuple[Agent, str]:
         """-> who answers, and what is wrong with the wish: instead of an agent that there is not, the owner's does."""

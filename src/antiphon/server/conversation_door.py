@@ -66,6 +66,10 @@ class ConversationDoor:
         self._outbox.close()
 
 
+def _ignore(problem: str) -> None:
+    pass
+
+
 class CallerAudio:
     """The client's binary frames -> PCM for the session: raw samples directly, containers through a decoder thread.
 
@@ -114,6 +118,7 @@ class CallerAudio:
         if decoded is not None:
             await decoded.close()
         decoder, self._decoder = self._decoder, None
+        self._on_error = _ignore
         if decoder is not None:
             # Waits for a thread that may be in the middle of a packet: not on the event loop.
             await asyncio.to_thread(decoder.close)

@@ -20,6 +20,10 @@ class Socket(Protocol):
     async def send_bytes(self, data: bytes) -> None: ...
 
 
+def _ignore() -> None:
+    pass
+
+
 class Outbox:
     def __init__(self, max_bytes: int, on_full: Callable[[], None], remember: int = 0) -> None:
         """`remember`: this many text frames are kept after they were sent."""
@@ -41,8 +45,9 @@ class Outbox:
         self._size_bytes += len(frame)
         self._ready.set()
         if self._size_bytes > self._max_bytes:
+            on_full = self._on_full
             self.abort()
-            self._on_full()
+            on_full()
 
     def purge(self, reply: str) -> None:
         """Forget audio of this reply that has not left yet."""
@@ -71,6 +76,7 @@ class Outbox:
     def close(self) -> None:
         """No more frames; `drain` returns when what is here has been sent."""
         self._closed = True
+        self._on_full = _ignore
         self._ready.set()
 
     def abort(self) -> None:

@@ -52,3 +52,21 @@ class Door(Protocol):
     def hang_up(self, reason: str) -> None:
         """The call is over; what is in the outbox is still sent."""
         ...
+
+
+class Nobody:
+    """The door of a call that is over."""
+
+    audio = DoorAudio()
+
+    def notice(self, action: Action) -> None:
+        pass
+
+    def send_audio(self, reply: str, pcm: Pcm16) -> None:
+        pass
+
+    def drop_audio(self, reply: str) -> None:
+        pass
+
+    def hang_up(self, reason: str) -> None:
+        pass

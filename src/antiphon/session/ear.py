@@ -31,6 +31,14 @@ _IN_FLIGHT = 8
 _RETRY_S = 0.05
 
 
+def _ignore() -> None:
+    pass
+
+
+def _ignore_score(probability: float, end_ms: int) -> None:
+    pass
+
+
 class Ear:
     """Of one call. `on_score(probability, end_ms)` is called for every window, `on_overflow()` when audio is lost.
 
@@ -142,7 +150,8 @@ class Ear:
         """Hear nothing more."""
         self._closed = True
         self._windows.clear()
-        self.kept.clear()  # what refers to the ear may live until the next garbage collection
+        self.kept.clear()
+        self._on_score, self._on_overflow = _ignore_score, _ignore
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

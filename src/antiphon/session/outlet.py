@@ -12,14 +12,18 @@ import numpy as np
 
 from antiphon.audio.resample import Resampler
 from antiphon.models.ports import Pcm16
-from antiphon.session.door import Door
+from antiphon.session.door import Door, Nobody
+
+
+def _ignore(reply: str, sent_ms: int) -> None:
+    pass
 
 
 class Outlet:
     """One reply at a time. `sent(reply, ms)` is called with the cumulative position after each piece."""
 
     def __init__(self, door: Door, sent: Callable[[str, int], None]) -> None:
-        self._door = door
+        self._door: Door = door
         self._sent = sent
         self._loop = asyncio.get_running_loop()
         self._reply = ""
@@ -106,6 +110,11 @@ class Outlet:
         self.pause()
         self._reply, self._pieces, self._made, self._cursor, self._furthest = "", [], 0, 0, 0
         self._resampler = None
+
+    def close(self) -> None:
+        """The call is over: nobody is told of anything any more."""
+        self.forget()
+        self.on_audio, self._sent, self._door = None, _ignore, Nobody()
 
     def abandon(self, reply: str) -> None:
         """Nothing of this reply is wanted any more."""

@@ -66,6 +66,10 @@ Failed = Callable[[str, str], ev.Event | None]
 """Told why, and how the protocols call it: `invalid_request` where no model is to blame, else empty."""
 
 
+def _ignore(event: ev.Event) -> None:
+    pass
+
+
 class Runners:
     """Starts, owns and ends the model tasks of one call."""
 
@@ -150,6 +154,7 @@ class Runners:
         await self.toolbox.close()
         if tasks:
             await asyncio.wait(tasks, timeout=10)
+        self._post = _ignore
 
     def _work(self, slack_ms: int = 0) -> Work:
         return Work(self._call_id, int(self._loop.time() * 1000) + slack_ms)

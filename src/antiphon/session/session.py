@@ -32,7 +32,7 @@ from antiphon.core.record import TurnRecord
 from antiphon.errors import AntiphonError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Pcm16
-from antiphon.session.door import Door
+from antiphon.session.door import Door, Nobody
 from antiphon.session.ear import Ear
 from antiphon.session.outlet import Outlet
 from antiphon.session.runners import Agent, Runners
@@ -71,7 +71,7 @@ class Session:
         self.call_id = call_id
         self.records: list[TurnRecord] = []
         self.conversation = Conversation(policy)
-        self.door = door
+        self.door: Door = door
         self.lines: list[str] | None = None
         """The call's trace, when `record_trace` was asked for."""
         self._trace_chars = 0
@@ -166,13 +166,25 @@ class Session:
             self._timer.cancel()
         self._stall.stop()
         self._ear.close()
-        self._outlet.forget()
+        self._outlet.close()
         await self._runners.close()
         try:
             async with asyncio.timeout(_RELEASE_S):
                 await self._models.release(self.call_id)
         except (AntiphonError, TimeoutError) as error:
             log.warning("call %s: releasing its place in the models: %s", self.call_id, error)
+
+    def let_go(self) -> None:
+        """After `run`: forget the client and whoever watched, so that the call is freed without a garbage collection.
+
+        Its records, its history and its trace can still be read.
+        """
+        self._over.set()
+        self.door = Nobody()
+        self._tap, self._observers = None, ()
+        self._ear.close()
+        self._outlet.close()
+        self.conversation.let_go()
 
     # -- the loop -------------------------------------------------------------------------------
 

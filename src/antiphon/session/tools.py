@@ -107,6 +107,10 @@ def _calls_since_caller(history: Sequence[Item]) -> dict[str, ToolRequest]:
     return calls
 
 
+def _ignore(event: ev.Event) -> None:
+    pass
+
+
 class Toolbox:
     """The functions that one call may use, and those of them that are running."""
 
@@ -142,9 +146,9 @@ class Toolbox:
 
     def start(self, call: ToolRequest) -> None:
         """Run it; `ToolReturned` follows in every case, unless the call ends before. Raises KeyError when unknown."""
-        tool = self._tools[call.name]
         if self._closed:
             return
+        tool = self._tools[call.name]
         if len(self._tasks) >= MAX_RUNNING + MAX_WAITING:
             self._return(call, error_text("too many functions are running; wait for their results"))
             return
@@ -194,3 +198,5 @@ class Toolbox:
             _, left = await asyncio.wait(tasks, timeout=_CLOSE_S)
             for task in left:
                 log.error("call %s: %s does not end", self._call_id, task.get_name())
+        self._post = _ignore
+        self._tools.clear()  # they refer to the client's side of the call

@@ -7,14 +7,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from antiphon.protocols.realtime.frames import session_patch
+from antiphon.protocols.realtime.schema import RealtimeError
+from antiphon.protocols.realtime.session_config import SessionConfig
 from antiphon.server.client_secrets import Pinned
 from antiphon.server.openai_http.work import Admitted, openai_errors
 from antiphon.server.security import Principal, gate_of
 from antiphon.wire.openai_http import realtime_secrets as wire
 from antiphon.wire.openai_http.parsing import BadRequest
-from antiphon.wire.realtime.codec import session_patch
-from antiphon.wire.realtime.errors import PeerError
-from antiphon.wire.realtime.session import Session
 
 router = APIRouter()
 
@@ -51,10 +51,10 @@ async def _beta(request: Request, principal: Principal, kind: str) -> dict[str, 
     return wire.answer_beta(value, expires_at, given, transcription=kind == "transcription")
 
 
-def _session(request: Request, pinned: Pinned, kind: str) -> Session:
+def _session(request: Request, pinned: Pinned, kind: str) -> SessionConfig:
     """As it will be at its beginning. Raises BadRequest now rather than when somebody connects."""
     agent = request.app.state.settings.agent
-    session = Session(
+    session = SessionConfig(
         f"sess_{secrets.token_hex(12)}",
         model=str(pinned.session.get("model") or ""),
         instructions=agent.prompt,
@@ -63,7 +63,7 @@ def _session(request: Request, pinned: Pinned, kind: str) -> Session:
     )
     try:
         session.update(session_patch(dict(pinned.session), pinned.dialect))
-    except PeerError as error:
+    except RealtimeError as error:
         raise BadRequest(str(error), error.param, error.code) from None
     return session
 

@@ -218,6 +218,12 @@ class _Line:
             await self._send(wire.HANG_UP)
         except OSError as error:
             log.info("AudioSocket: the peer is gone: %s", error)
+        finally:
+            # An error that the streams keep refers to the frames that it went through, and they to this line: until
+            # the next garbage collection, so nothing large must hang on it.
+            self._keypad = None
+            self._waiting.clear()
+            del self._door, self._reader, self._writer, self._budget
 
     async def _call(self, name: str) -> None:
         settings = self._calls.settings

@@ -18,6 +18,8 @@ from antiphon.core.floor import Floor
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ModelError, ProtocolError
 from antiphon.models.ports import Kind
+from antiphon.protocols.realtime.server import serve_accepted
+from antiphon.protocols.realtime.unmute import is_typed
 from antiphon.server.budget import OverBudget, WorkBudget
 from antiphon.server.calls import Calls, agent_of
 from antiphon.server.outbox import Outbox
@@ -30,13 +32,11 @@ from antiphon.server.phone.prompt import with_facts
 from antiphon.server.phone.tokens import Ticket
 from antiphon.server.phone.tools import PhoneTools
 from antiphon.server.phone.webhooks import TOKEN
-from antiphon.server.realtime.route import serve_accepted
 from antiphon.server.refusal import Refused
 from antiphon.server.security import authorize, chosen_subprotocol
 from antiphon.server.traffic import admit
 from antiphon.session.session import Session
 from antiphon.wire import twilio as wire
-from antiphon.wire.realtime.unmute import is_typed
 
 log = logging.getLogger(__name__)
 router = APIRouter()

@@ -1,0 +1,1 @@
+"""One package per protocol: a pure `codec.py`, and its routes in `server.py`."""
