@@ -101,6 +101,7 @@ class _Forks:
             for fd, _ in self._poll.poll():
                 if fd == self._control.fileno():
                     if not self._take():
+                        signal.set_wakeup_fd(-1)  # its socket goes before the last fork does
                         self._kill_all()
                         return
                 elif fd == self._woken.fileno():

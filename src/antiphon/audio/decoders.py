@@ -110,7 +110,14 @@ class Decoders:
             ours, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-s", "-P", "-m", "antiphon.audio.decoder_process"],
+                    [
+                        sys.executable,
+                        "-s",
+                        "-P",
+                        "-Wignore",
+                        "-m",
+                        "antiphon.audio.decoder_process",
+                    ],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     cwd="/",
