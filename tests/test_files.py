@@ -38,7 +38,7 @@ def sparse(path: Path) -> None:
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "No such file"),
-    "folder": (Path.mkdir, "it is a folder"),
+    "folder": (Path.mkdir, "Is a directory"),
     "pipe": (os.mkfifo, "it is a pipe"),
     "zero": (lambda path: path.symlink_to("/dev/zero"), "it is a device"),
     "random": (lambda path: path.symlink_to("/dev/urandom"), "it is a device"),

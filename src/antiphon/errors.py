@@ -20,7 +20,7 @@ class ConfigError(AntiphonError):
 
 
 class SettingsError(ConfigError):
-    """The files or variables that hold the settings cannot be used as they are: nothing can be begun with them."""
+    """A file that holds settings or keys cannot be used as it is: nothing is begun with it."""
 
 
 class AudioError(AntiphonError):

@@ -6,6 +6,7 @@ without end) becomes one line that says so. Pipes and devices are not read: that
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tomllib
@@ -21,11 +22,11 @@ MAX_TRACE_BYTES = 64 << 20
 """A call of an hour takes about a fifth of it."""
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 _KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: os.strerror(errno.EISDIR),
+    stat.S_IFIFO: "it is a pipe",
+    stat.S_IFSOCK: "it is a socket",
+    stat.S_IFCHR: "it is a device",
+    stat.S_IFBLK: "it is a device",
 }
 
 
@@ -38,9 +39,8 @@ def open_regular(path: Path, error: type[AntiphonError] = AntiphonError) -> IO[b
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)
-        raise error(
-            f"cannot read {_shown(path)}: it is {_KINDS.get(kind, 'no file')}; name a regular file"
-        )
+        reason = _KINDS.get(kind, "it is no file")
+        raise error(f"cannot read {_shown(path)}: {reason}; name a regular file")
     return os.fdopen(descriptor, "rb")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import stat
@@ -53,11 +54,15 @@ def _ends() -> Iterator[None]:
     def late(*_: object) -> None:
         raise AssertionError("it does not end")
 
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level  # commands say what is logged, for their process
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(LIMIT_S)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def command(

@@ -52,7 +52,7 @@ from antiphon.config.sections import (
 from antiphon.config.text import parse_value, parse_values
 from antiphon.config.tools import ToolsSettings
 from antiphon.core.policy import Policy
-from antiphon.errors import SettingsError, suggest
+from antiphon.errors import ConfigError, SettingsError, suggest
 from antiphon.files import MAX_SETTINGS_BYTES, read_text, read_toml
 
 CONFIG_FILE = "antiphon.toml"
@@ -178,7 +178,8 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     """Settings from every source. `overrides` (dotted names) is the command line's word.
 
     `folder`: where `antiphon.toml` and `.env` are looked for (default: the working directory); the variable
-    ANTIPHON_CONFIG names another file. Raises SettingsError with one line that says what to change.
+    ANTIPHON_CONFIG names another file. Raises ConfigError with one line that says what to change, SettingsError
+    where that stands in a file.
     """
     folder = folder or Path.cwd()
     named = os.environ.get("ANTIPHON_CONFIG")
@@ -201,11 +202,12 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     try:
         return Located(**tree)
     except ValidationError as error:
-        raise SettingsError(_explain(error) + _from_file(error, Located.config_file)) from None
+        said, where = _explain(error), _from_file(error, Located.config_file)
+        raise (SettingsError if where else ConfigError)(said + where) from None
     except SourceError as error:
-        raise SettingsError(f"{error}: {error.__cause__}") from None
+        raise ConfigError(f"{error}: {error.__cause__}") from None
     except RecursionError:
-        raise SettingsError("a setting is nested too deeply; look at the longest one") from None
+        raise ConfigError("a setting is nested too deeply; look at the longest one") from None
 
 
 def _pass_on(variables: Mapping[str, str | None]) -> None:
@@ -251,7 +253,7 @@ def _set(tree: dict[str, Any], name: str, value: Any) -> None:
     for part in sections:
         inner = tree.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise SettingsError(f"setting {name}: {part} has a value already")
+            raise ConfigError(f"setting {name}: {part} has a value already")
         tree = inner
     tree[last] = value
 
@@ -271,7 +273,8 @@ def _check_environment(variables: Mapping[str, Any], where: str) -> None:
             continue
         if upper.startswith(PREFIX + "MODELS__OPTIONS__"):
             continue
-        raise SettingsError(f"unknown setting {name} in {where}{_near(upper, known)}")
+        kind = SettingsError if where == ".env" else ConfigError
+        raise kind(f"unknown setting {name} in {where}{_near(upper, known)}")
 
 
 _NEVER_SHOWN = ("endpoint", "models.options", "phone", "security")
@@ -297,7 +300,9 @@ def _from_file(error: ValidationError, path: Path | None) -> str:
         return ""
     found: Any = _read_toml(path)
     for part in error.errors()[0]["loc"]:
-        if not isinstance(found, dict) or part not in found:
+        if not isinstance(found, dict):
+            break  # an entry of a list
+        if part not in found:
             return ""
         found = found[part]
     return f" (in {path.name})"

@@ -12,6 +12,7 @@ import logging
 from dataclasses import replace
 
 from fastapi import APIRouter, WebSocket
+from msgspec import structs
 
 from antiphon.core import events as ev
 from antiphon.core.actions import FloorChanged
@@ -151,7 +152,7 @@ class Connection:
         try:
             return self._wishes.agent(start, agent), ""
         except ProtocolError as error:
-            return self._wishes.agent(replace(start, agent=""), agent), str(error)
+            return self._wishes.agent(structs.replace(start, agent=""), agent), str(error)
 
     def _start_from_url(self) -> tuple[wire.Start, str]:
         """-> what the URL says, and what is wrong with it."""
