@@ -110,7 +110,7 @@ def test_what_ends_a_call_for_good_outweighs_an_agent_that_wants_to(call: Call) 
     assert [a.reason for a in world.actions(act.Hangup)] == ["closing time"]
 
 
-@pytest.mark.parametrize("hung", ["Speak", "Play"])
+@pytest.mark.parametrize("hung", ["Synthesize", "Play"])
 def test_a_goodbye_that_cannot_be_said_ends_the_call_all_the_same(call: Call, hung: str) -> None:
     world = call()
     world.hang(hung)
@@ -136,7 +136,7 @@ def rich_call(world: World) -> None:
     world.speak(3_300, "the sea", 700)
     world.speak(5_500, "mm-hm", 300)
     world.speak(7_300, "no stop that", 900)
-    world.at(11_000, ev.Typed("and the sky?"))
+    world.at(11_000, ev.UserText("and the sky?"))
 
 
 def test_hanging_up_at_any_moment_is_final(call: Call) -> None:
@@ -168,7 +168,7 @@ def hang_up(conversation: Conversation, rules: CallRules, now_ms: int) -> None:
     late = [
         ev.HungUp(),
         ev.Started(),
-        ev.Typed("hello?"),
+        ev.UserText("hello?"),
         ev.VadScored(0.9, now_ms + 32),
         ev.Transcribed(1, 1, "hello?"),
         ev.ReplyText("r1", "hello"),

@@ -40,7 +40,7 @@ def test_commit_then_reply(call: Call) -> None:
     ]
     (generate,) = world.actions(act.Generate)
     assert generate.options == {"instructions": "be brief"}
-    assert not generate.speculative
+    assert not generate.preemptive
     assert world.actions(act.ReplyBegan)[0].options == {"instructions": "be brief"}
 
 
@@ -168,9 +168,9 @@ def test_a_commit_whose_transcript_never_comes_is_told(call: Call, greeting: str
     world.hang("Transcribe")
     world.at(2_000, ev.CommitInput(2_000))
     world.run(30_000)
-    assert len(world.actions(act.CaptionFailed)) == 1
+    assert len(world.actions(act.TranscriptFailed)) == 1
     assert codes(world) == ["transcription_failed"]
-    assert world.when(act.CaptionFailed) == [2_000 + world.policy.transcript_timeout_ms]
+    assert world.when(act.TranscriptFailed) == [2_000 + world.policy.transcript_timeout_ms]
 
 
 def test_speech_detection_without_automatic_replies(call: Call) -> None:
@@ -205,7 +205,7 @@ def test_a_reply_in_text_only(call: Call) -> None:
     world.reply = lambda words: SEA
     world.at(1_000, ev.RequestReply(speak=False))
     world.run(12_000)
-    assert world.actions(act.Speak) == []
+    assert world.actions(act.Synthesize) == []
     assert world.actions(act.ReplyBegan)[0].speaks is False
     assert world.transcript() == [("assistant", SEA)]
     assert len(world.actions(act.ReplyGenerated)) == 1
@@ -223,9 +223,9 @@ def test_cancel_stops_the_reply_and_cuts_its_history(call: Call) -> None:
     world = by_hand(call)
     world.reply = lambda words: SEA
     world.at(1_000, ev.RequestReply())
-    world.at(2_500, ev.CancelReply("r7"))
-    world.at(3_000, ev.CancelReply("r1"))
-    world.at(3_500, ev.CancelReply())
+    world.at(2_500, ev.RequestCancel("r7"))
+    world.at(3_000, ev.RequestCancel("r1"))
+    world.at(3_500, ev.RequestCancel())
     world.run(8_000)
     (ended,) = world.actions(act.ReplyEnded)
     assert (ended.status, ended.reason) == ("cancelled", "client_cancelled")
@@ -255,18 +255,18 @@ def test_say(call: Call) -> None:
         (2_400, Floor.DECIDING),
         (2_470, Floor.THINKING),
         (4_000, Floor.AGENT),
-        (5_200, Floor.CONTESTED),
+        (5_200, Floor.OVERLAP),
     ],
 )
 def test_typed_text_is_answered_in_every_state(call: Call, at_ms: int, floor: Floor) -> None:
     world = call(idle_prompt_after_ms=0)
     world.reply = lambda words: SEA if words == "what time is it" else f"You said: {words}."
     world.speak(1_000, "what time is it", 1_200)
-    if floor is Floor.CONTESTED:
+    if floor is Floor.OVERLAP:
         world.speak(5_000, "mm", 300)
     world.run(at_ms)
     assert world.floor is floor
-    world.feed(ev.Typed("  hello  "))
+    world.feed(ev.UserText("  hello  "))
     world.run(20_000)
     assert ("user", "hello") in world.transcript()
     last = world.actions(act.Generate)[-1]
@@ -277,8 +277,8 @@ def test_typed_text_is_answered_in_every_state(call: Call, at_ms: int, floor: Fl
 
 def test_typed_text_without_a_wish_for_an_answer(call: Call) -> None:
     world = call(idle_prompt_after_ms=0)
-    world.at(1_000, ev.Typed("hello", reply=False))
-    world.at(1_100, ev.Typed("   "))
+    world.at(1_000, ev.UserText("hello", reply=False))
+    world.at(1_100, ev.UserText("   "))
     world.run(5_000)
     assert world.transcript() == [("user", "hello")]
 
@@ -286,7 +286,7 @@ def test_typed_text_without_a_wish_for_an_answer(call: Call) -> None:
 def test_typed_text_while_noise_is_heard_is_answered(call: Call) -> None:
     world = call(idle_prompt_after_ms=0)
     world.speak(1_000, "", 500)
-    world.at(1_300, ev.Typed("hello"))
+    world.at(1_300, ev.UserText("hello"))
     world.run(8_000)
     assert world.said() == ["You said: hello."]
 
@@ -294,7 +294,7 @@ def test_typed_text_while_noise_is_heard_is_answered(call: Call) -> None:
 def test_typed_text_during_the_goodbye_is_too_late(call: Call) -> None:
     world = call()
     world.at(1_000, ev.Finish("done", say_goodbye=True))
-    world.at(1_500, ev.Typed("hello"))
+    world.at(1_500, ev.UserText("hello"))
     world.run(9_000)
     assert world.transcript() == [("assistant", world.policy.goodbye)]
 

@@ -34,8 +34,8 @@ def unpaced(call: Call, **policy: object) -> World:
 
 def test_a_reply_may_be_asked_for_while_the_client_still_plays_the_last(call: Call) -> None:
     world = unpaced(call)
-    world.at(1_000, ev.Typed("the sea"))
-    world.at(2_000, ev.Typed("and now", reply=False))
+    world.at(1_000, ev.UserText("the sea"))
+    world.at(2_000, ev.UserText("and now", reply=False))
     world.at(2_000, ev.RequestReply())
     world.run(1_990)
     (generated,) = world.actions(act.ReplyGenerated)
@@ -47,7 +47,7 @@ def test_a_reply_may_be_asked_for_while_the_client_still_plays_the_last(call: Ca
 
 def test_what_was_sent_is_played_out_before_the_next_reply_counts(call: Call) -> None:
     world = unpaced(call)
-    world.at(1_000, ev.Typed("the sea"))
+    world.at(1_000, ev.UserText("the sea"))
     world.at(2_000, ev.RequestReply())
     world.run(30_000)
     assert codes(world) == []
@@ -62,7 +62,7 @@ def test_what_was_sent_is_played_out_before_the_next_reply_counts(call: Call) ->
 def test_a_reply_that_is_still_being_made_is_not_over(call: Call) -> None:
     world = unpaced(call)
     world.delays.token = 200
-    world.at(1_000, ev.Typed("the sea"))
+    world.at(1_000, ev.UserText("the sea"))
     world.at(2_000, ev.RequestReply())
     world.run(3_000)
     assert codes(world) == ["conversation_already_has_active_response"]
@@ -72,7 +72,7 @@ def test_an_answer_waits_for_what_was_committed_while_the_agent_spoke(call: Call
     world = unpaced(call, auto_turns=False, auto_reply=False)
     world.delays.transcribe = 900
     world.speak(2_000, "what time is it", 900)
-    world.at(1_000, ev.Typed("the sea"))
+    world.at(1_000, ev.UserText("the sea"))
     world.at(3_000, ev.CommitInput(3_000, reply=False))
     world.at(3_010, ev.RequestReply())
     world.run(20_000)
@@ -85,7 +85,7 @@ def test_a_reply_that_waits_can_be_taken_back(call: Call) -> None:
     world.speak(1_000, "what time is it", 900)
     world.at(2_000, ev.CommitInput(2_000, reply=False))
     world.at(2_010, ev.RequestReply())
-    world.at(2_020, ev.CancelReply())
+    world.at(2_020, ev.RequestCancel())
     world.run(20_000)
     assert codes(world) == []
     assert world.actions(act.Generate) == []
@@ -102,8 +102,8 @@ def test_a_commit_says_whether_it_wants_an_answer(call: Call) -> None:
 
 def test_a_client_without_reports_knows_better_than_the_clock(call: Call) -> None:
     world = unpaced(call)
-    world.at(1_000, ev.Typed("the sea"))
-    world.at(2_500, ev.CancelReply())
+    world.at(1_000, ev.UserText("the sea"))
+    world.at(2_500, ev.RequestCancel())
     world.at(2_600, ev.TruncateItem("a1", 2_500))
     world.at(2_700, ev.TruncateItem("a1", 4_000))  # what it has cut itself does not come back
     world.run(3_000)

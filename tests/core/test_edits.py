@@ -70,7 +70,7 @@ def test_an_interrupted_item_cannot_be_made_longer(call: Call) -> None:
     world = by_hand(call)
     world.reply = lambda words: SEA
     world.at(1_000, ev.RequestReply())
-    world.at(3_000, ev.CancelReply())
+    world.at(3_000, ev.RequestCancel())
     world.run(4_000)
     heard = world.said()[0]
     world.feed(ev.TruncateItem("a1", 10**9))
@@ -129,7 +129,7 @@ def test_deleting_the_live_reply_stops_it(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [ev.DeleteItem("a1"), ev.TruncateItem("a1", 10), ev.CancelReply()]
+    "event", [ev.DeleteItem("a1"), ev.TruncateItem("a1", 10), ev.RequestCancel()]
 )
 def test_stopping_the_goodbye_ends_the_call(call: Call, event: ev.Event) -> None:
     world = by_hand(call)
@@ -144,7 +144,7 @@ def test_a_client_may_use_ids_that_look_like_ours(call: Call) -> None:
     for number, item_id in enumerate(("u1", "a1", "w1", "u2", "a2")):
         world.at(100 + number, ev.AddItem(Item(item_id, "user", item_id)))
     world.speak(1_000, "what time is it", 1_200)
-    world.at(8_000, ev.Typed("hello"))
+    world.at(8_000, ev.UserText("hello"))
     world.run(14_000)
     assert [text for _, text in world.transcript()][5:] == [
         "what time is it",

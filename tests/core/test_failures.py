@@ -52,7 +52,7 @@ def test_a_language_model_that_fails_before_the_first_sound(call: Call) -> None:
 
 
 def test_a_language_model_that_fails_after_the_first_sound(call: Call) -> None:
-    world = asked(call, speculate_after_ms=0)
+    world = asked(call, preemptive_generation_after_ms=0)
     world.reply = lambda words: (
         f"You said: {words}." if "Oslo" in words else "It is just after three o'clock now."
     )
@@ -70,7 +70,7 @@ def test_a_language_model_that_fails_after_the_first_sound(call: Call) -> None:
 
 
 def test_without_an_apology_the_caller_just_has_the_floor(call: Call) -> None:
-    world = asked(call, apology="", speculate_after_ms=0)
+    world = asked(call, apology="", preemptive_generation_after_ms=0)
     world.fail["Generate"] = 1
     world.run(6_000)
     assert world.said() == [""]
@@ -86,7 +86,7 @@ def test_a_language_model_that_returns_nothing(call: Call) -> None:
     lives(world, 9_000)
 
 
-@pytest.mark.parametrize("hung", ["Generate", "Speak"])
+@pytest.mark.parametrize("hung", ["Generate", "Synthesize"])
 def test_a_model_that_never_answers(call: Call, hung: str) -> None:
     world = asked(call)
     world.hang(hung)
@@ -102,7 +102,7 @@ def test_a_model_that_never_answers(call: Call, hung: str) -> None:
 def test_a_language_model_that_stops_in_mid_reply(call: Call, speaks: bool) -> None:
     world = call(idle_prompt_after_ms=0, speak_replies=speaks)
     world.hang("Generate")
-    world.at(1_000, ev.Typed("hello"))
+    world.at(1_000, ev.UserText("hello"))
     world.at(1_200, ev.ReplyText("r1", "It is just after "))
     world.run(15_000)
     assert world.floor is (Floor.AGENT if speaks else Floor.THINKING)
@@ -124,15 +124,15 @@ def test_a_line_that_takes_no_audio(call: Call) -> None:
 
 def test_text_to_speech_that_fails(call: Call) -> None:
     world = asked(call, min_silence_ms=600)
-    world.fail["Speak"] = 1
+    world.fail["Synthesize"] = 1
     world.run(8_000)
     assert world.said()[-1] == "You said: what time is it."  # only the guess had failed
     assert codes(world) == []
 
 
 def test_text_to_speech_that_keeps_failing(call: Call) -> None:
-    world = asked(call, speculate_after_ms=0)
-    world.fail["Speak"] = 1
+    world = asked(call, preemptive_generation_after_ms=0)
+    world.fail["Synthesize"] = 1
     world.run(8_000)
     assert codes(world) == ["speech_failed"]
     assert world.said() == ["", world.policy.apology]
@@ -140,11 +140,11 @@ def test_text_to_speech_that_keeps_failing(call: Call) -> None:
 
 
 def test_text_to_speech_that_makes_no_sound(call: Call) -> None:
-    world = asked(call, speculate_after_ms=0, apology="")
-    world.hang("Speak")
+    world = asked(call, preemptive_generation_after_ms=0, apology="")
+    world.hang("Synthesize")
     world.run(2_700)
-    world.feed(ev.ClauseSpoken("r1", 0))
-    world.feed(ev.ClauseSpoken("r1", 1))
+    world.feed(ev.SegmentComplete("r1", 0))
+    world.feed(ev.SegmentComplete("r1", 1))
     world.run(5_000)
     assert codes(world) == ["speech_failed"]
     assert world.said() == [""]
@@ -152,8 +152,8 @@ def test_text_to_speech_that_makes_no_sound(call: Call) -> None:
 
 
 def test_an_apology_that_fails_is_not_apologised_for(call: Call) -> None:
-    world = asked(call, speculate_after_ms=0)
-    world.fail["Speak"] = 2
+    world = asked(call, preemptive_generation_after_ms=0)
+    world.fail["Synthesize"] = 2
     world.run(8_000)
     assert codes(world) == ["speech_failed", "speech_failed"]
     assert [a.status for a in world.actions(act.ReplyEnded)] == ["failed", "failed"]
@@ -162,7 +162,7 @@ def test_an_apology_that_fails_is_not_apologised_for(call: Call) -> None:
 
 def test_everything_fails_and_the_call_still_ends_well(call: Call) -> None:
     world = call()
-    world.fail = {"Generate": 99, "Speak": 99, "Transcribe": 99}
+    world.fail = {"Generate": 99, "Synthesize": 99, "Transcribe": 99}
     world.speak(1_000, "what time is it", 1_200)
     world.run(120_000)
     assert world.floor is Floor.ENDED
@@ -176,8 +176,8 @@ def test_results_that_come_after_the_end_of_their_reply_are_dropped(call: Call) 
         ev.ReplyText("r1", "more"),
         ev.ReplyComplete("r1"),
         ev.ReplyFailed("r1", "late"),
-        ev.ClauseAudio("r1", 0, 500),
-        ev.ClauseFailed("r1", 0, "late"),
+        ev.SegmentAudio("r1", 0, 500),
+        ev.SegmentFailed("r1", 0, "late"),
         ev.AudioSent("r1", 9_000),
         ev.Played("r1", 9_000),
         ev.TurnScored(1, 1, 0.1),
@@ -190,11 +190,11 @@ def test_results_that_come_after_the_end_of_their_reply_are_dropped(call: Call) 
 def test_a_failure_of_an_older_clause_or_of_a_finished_text_is_no_failure(call: Call) -> None:
     world = call(idle_prompt_after_ms=0)
     world.hang("Generate")
-    world.at(1_000, ev.Typed("hello"))
+    world.at(1_000, ev.UserText("hello"))
     world.at(1_200, ev.ReplyText("r1", "It is just after three o'clock now, I think."))
     world.at(1_210, ev.ReplyComplete("r1"))
     world.run(2_000)
-    assert world.feed(ev.ClauseFailed("r1", 0, "late")) == []
+    assert world.feed(ev.SegmentFailed("r1", 0, "late")) == []
     assert world.feed(ev.ReplyFailed("r1", "late")) == []
     world.run(9_000)
     assert world.said() == ["It is just after three o'clock now, I think."]

@@ -74,7 +74,7 @@ def test_clean_turn() -> None:
         *("caller", "deciding", "thinking", "agent", "open"),
     ]
     # The answer was prepared before the turn was over, and audible within 400 ms of the last word.
-    assert told.all("Generate")[0]["speculative"] is True
+    assert told.all("Generate")[0]["preemptive"] is True
     assert told.times("Generate")[0] < told.times("SpeechEnded")[0]
     assert told.times("Play")[1] < 3_200 + 400
 
@@ -86,7 +86,7 @@ def test_pause_in_mid_sentence() -> None:
     assert [action["reply"] for action in told.all("ReplyBegan")] == [answer]
     for kind in ("ReplyWords", "Play", "ReplyEnded", "ReplyCalls"):
         assert guess not in [action["reply"] for action in told.all(kind)]
-    assert told.all("TurnRecorded")[0]["record"]["speculations"] == 2
+    assert told.all("TurnRecorded")[0]["record"]["preemptive_generations"] == 2
     assert len(told.all("SpeechBegan")) == len(told.all("SpeechEnded")) == 1
 
 
@@ -97,7 +97,7 @@ def test_barge_in() -> None:
     assert SHIPS.startswith(cut)
     assert answer == "You said: no wait what about the sky."
     assert told.times("Pause")[0] < 3_900 + 150
-    assert told.times("Pause")[0] < told.times("Silence")[0] < 3_900 + 700
+    assert told.times("Pause")[0] < told.times("StopPlayout")[0] < 3_900 + 700
     # The language model is told what was heard, not what was made.
     history = told.all("Generate")[-1]["history"]
     assert [item["text"] for item in history if item["role"] == "assistant"] == [cut]
@@ -108,7 +108,7 @@ def test_mm_hm() -> None:
     assert told.heard() == [SHIPS]
     assert told.user() == ["tell me about the sea"]
     assert len(told.all("SpeechDropped")) == 1
-    assert told.all("Silence") == []
+    assert told.all("StopPlayout") == []
     # It went on from the beginning of the word that was cut off.
     paused_ms, resumed_ms = told.times("Pause")[0], told.times("Play")[1]
     assert resumed_ms - paused_ms < 800
@@ -154,7 +154,7 @@ def test_speculation_thrown_away() -> None:
     told = Told("speculation-thrown-away")
     # It was made, with a function call in it, and nothing of it is left: no word, no sound, no function, no item.
     assert len(told.all("Generate")) == 1
-    assert len(told.all("Abandon")) == 1
+    assert len(told.all("CancelReply")) == 1
     for kind in ("ReplyBegan", "ReplyWords", "ReplyCalls", "RunTool", "Play", "ItemAdded"):
         assert told.all(kind) == []
     assert len(told.all("SpeechDropped")) == 1

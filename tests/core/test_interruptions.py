@@ -39,7 +39,7 @@ def test_real_words_stop_the_agent_and_cut_its_history(call: Call) -> None:
     assert (truncated.heard, truncated.unheard) == (cut.heard, cut.unheard)
     # Output stopped with the first credible speech, well before the words were understood.
     assert world.when(act.Pause)[0] <= 4_500 + 150
-    assert world.when(act.Silence)[0] <= 4_500 + 500
+    assert world.when(act.StopPlayout)[0] <= 4_500 + 500
 
 
 def test_the_language_model_is_told_only_what_was_heard(call: Call) -> None:
@@ -59,10 +59,10 @@ def test_mm_hm_pauses_and_resumes(call: Call, text: str) -> None:
     assert [role for role, _ in world.transcript()] == ["user", "assistant"]
     assert len(world.actions(act.Pause)) == 1
     assert len(world.actions(act.Play)) == 2
-    assert world.actions(act.Silence) == []
+    assert world.actions(act.StopPlayout) == []
     assert [a.item for a in world.actions(act.SpeechDropped)] == ["u2"]
     (record,) = [a.record for a in world.actions(act.TurnRecorded)]
-    assert (record.false_alarms, record.interrupted) == (1, False)
+    assert (record.false_interruptions, record.interrupted) == (1, False)
 
 
 def test_resuming_repeats_the_word_that_was_cut_off(call: Call) -> None:
@@ -72,7 +72,7 @@ def test_resuming_repeats_the_word_that_was_cut_off(call: Call) -> None:
     reply = world.conversation.speaker.reply
     assert reply is not None
     position_ms = reply.ledger.position(world.now_ms)
-    assert world.floor is Floor.CONTESTED
+    assert world.floor is Floor.OVERLAP
     world.run(13_000)
     resumed = world.actions(act.Play)[1]
     assert position_ms - 400 < resumed.from_ms < position_ms
@@ -121,7 +121,7 @@ def test_long_speech_interrupts_before_it_is_understood(call: Call) -> None:
     world.delays.transcribe = 2_500
     world.speak(4_500, "but what about the ships", 2_000)
     world.run(5_500)
-    assert len(world.actions(act.Silence)) == 1
+    assert len(world.actions(act.StopPlayout)) == 1
     world.run(20_000)
     assert world.said()[1] == "You said: but what about the ships."
 
@@ -131,7 +131,7 @@ def test_immediate_mode_stops_at_the_first_speech(call: Call) -> None:
     world.speak(4_500, "mm-hm", 300)
     world.run(13_000)
     assert world.actions(act.Pause) == []
-    assert world.when(act.Silence)[0] <= 4_500 + 150
+    assert world.when(act.StopPlayout)[0] <= 4_500 + 150
     assert world.said()[1] == "You said: mm-hm."
 
 
@@ -163,7 +163,7 @@ def test_speech_before_an_uninterruptible_reply_is_audible_waits_too(call: Call)
 def test_a_client_that_cancels_an_uninterruptible_reply_is_not_deaf_afterwards(call: Call) -> None:
     world = talkative(call, interruptible=False)
     world.speak(4_500, "and what about the sky", 1_500)
-    world.at(5_000, ev.CancelReply())
+    world.at(5_000, ev.RequestCancel())
     world.speak(12_000, "hello", 600)
     world.run(20_000)
     assert world.said()[1:] == ["You said: and what about the sky.", "You said: hello."]
@@ -247,5 +247,5 @@ def test_audio_that_leaves_faster_than_it_is_heard_is_made_to_the_end(call: Call
     world.speak(1_000, "count please", 900)
     world.run(40_000)
     assert world.said()[0].split() == ("One two three four five six seven. " * 12).split()
-    made_ms = world.when(act.Speak)
+    made_ms = world.when(act.Synthesize)
     assert made_ms[-1] - made_ms[0] > 15_000  # and not all at once

@@ -31,8 +31,8 @@ POLICIES = [
     Policy(greeting="", idle_answer=True, idle_prompt_after_ms=500, barge_in="immediate"),
     Policy(greeting="", auto_turns=False, auto_reply=False, idle_prompt_after_ms=0),
     Policy(greeting="", auto_reply=False, reopen_turns=False),
-    Policy(greeting="", speculate_after_ms=0, speak_ahead_ms=0, partial_every_ms=0),
-    Policy(greeting="", speak_replies=False, max_turn_ms=2_000, segment_ms=500),
+    Policy(greeting="", preemptive_generation_after_ms=0, speak_ahead_ms=0, partial_every_ms=0),
+    Policy(greeting="", speak_replies=False, max_turn_ms=2_000, keep_transcript_after_ms=500),
     Policy(greeting="", apology="", goodbye="", idle_prompt="", max_turn_ms=1_500),
 ]
 
@@ -66,7 +66,7 @@ class AnyCall(RuleBasedStateMachine):
         self.audio_ms = 0
         self.asked: list[tuple[int, int, bool]] = []
         self.reply_ids = ["r99"]
-        self.clauses: list[tuple[str, int]] = []
+        self.segments: list[tuple[str, int]] = []
         self.items = list(ITEM_IDS)
         self.work: list[act.Action] = []
         self.made_ms: dict[str, int] = {}
@@ -82,7 +82,7 @@ class AnyCall(RuleBasedStateMachine):
         self.rules.check(event, self.now_ms, out)
         for action in out:
             self.notice(action)
-            if isinstance(action, act.Transcribe | act.ScoreTurn | act.Generate | act.Speak):
+            if isinstance(action, act.Transcribe | act.ScoreTurn | act.Generate | act.Synthesize):
                 self.work.append(action)
 
     def notice(self, action: act.Action) -> None:
@@ -92,8 +92,8 @@ class AnyCall(RuleBasedStateMachine):
             case act.Generate(reply) | act.ReplyBegan(reply):
                 if reply not in self.reply_ids:
                     self.reply_ids.append(reply)
-            case act.Speak(reply, clause):
-                self.clauses.append((reply, clause))
+            case act.Synthesize(reply, clause):
+                self.segments.append((reply, clause))
             case act.ItemAdded(item):
                 self.items.append(item.id)
         if isinstance(action, act.ReplyBegan):
@@ -149,15 +149,15 @@ class AnyCall(RuleBasedStateMachine):
             case act.Generate(reply_id):
                 self.post(ev.ReplyText(reply_id, reply))
                 self.post(ev.ReplyComplete(reply_id, "stop", 10, 5))
-            case act.Speak(reply_id, clause, words):
+            case act.Synthesize(reply_id, clause, words):
                 self.post(self.made(reply_id, clause, 60 * len(words)))
-                self.post(ev.ClauseSpoken(reply_id, clause))
+                self.post(ev.SegmentComplete(reply_id, clause))
 
-    def made(self, reply: str, clause: int, ms: int) -> ev.ClauseAudio:
+    def made(self, reply: str, clause: int, ms: int) -> ev.SegmentAudio:
         live = self.conversation.speaker.reply
         if live is not None and (live.id, live.synthesising) == (reply, clause):
             self.made_ms[reply] = self.made_ms.get(reply, 0) + ms
-        return ev.ClauseAudio(reply, clause, ms)
+        return ev.SegmentAudio(reply, clause, ms)
 
     @rule(text=st.sampled_from(SAID[1:]), reply=st.sampled_from(ANSWERS))
     def whole_turn(self, text: str, reply: str) -> None:
@@ -233,19 +233,19 @@ class AnyCall(RuleBasedStateMachine):
     def reply_failed(self, back: int) -> None:
         self.post(ev.ReplyFailed(self.pick_reply(back), "broken"))
 
-    @precondition(lambda self: self.clauses)
+    @precondition(lambda self: self.segments)
     @rule(back=st.integers(1, 3), ms=durations, done=st.booleans())
     def clause_audio(self, back: int, ms: int, done: bool) -> None:
-        reply, clause = self.clauses[-min(back, len(self.clauses))]
+        reply, clause = self.segments[-min(back, len(self.segments))]
         self.post(self.made(reply, clause, ms))
         if done:
-            self.post(ev.ClauseSpoken(reply, clause))
+            self.post(ev.SegmentComplete(reply, clause))
 
-    @precondition(lambda self: self.clauses)
+    @precondition(lambda self: self.segments)
     @rule(back=st.integers(1, 3))
     def clause_failed(self, back: int) -> None:
-        reply, clause = self.clauses[-min(back, len(self.clauses))]
-        self.post(ev.ClauseFailed(reply, clause, "no voice"))
+        reply, clause = self.segments[-min(back, len(self.segments))]
+        self.post(ev.SegmentFailed(reply, clause, "no voice"))
 
     @rule(back=replies, share=st.sampled_from([0.1, 0.5, 1.0]), ms=st.sampled_from([0, 30, 400]))
     def audio_sent(self, back: int, share: float, ms: int) -> None:
@@ -261,7 +261,7 @@ class AnyCall(RuleBasedStateMachine):
 
     @rule(text=st.sampled_from(["hi", " "]), reply=st.booleans())
     def typed(self, text: str, reply: bool) -> None:
-        self.post(ev.Typed(text, reply))
+        self.post(ev.UserText(text, reply))
 
     @rule(ahead=st.sampled_from([0, 20]), reply=st.booleans())
     def commit(self, ahead: int, reply: bool) -> None:
@@ -281,7 +281,7 @@ class AnyCall(RuleBasedStateMachine):
 
     @rule(back=replies, named=st.booleans())
     def cancel(self, back: int, named: bool) -> None:
-        self.post(ev.CancelReply(self.pick_reply(back) if named else ""))
+        self.post(ev.RequestCancel(self.pick_reply(back) if named else ""))
 
     @rule(
         item=st.sampled_from(ITEM_IDS),
@@ -338,7 +338,7 @@ class AnyCall(RuleBasedStateMachine):
         self.post(ev.HungUp())
         assert self.conversation.floor is Floor.ENDED
         for event in (
-            ev.Typed("hello?"),
+            ev.UserText("hello?"),
             ev.VadScored(0.9, self.audio_ms + 32),
             ev.Started(),
             None,

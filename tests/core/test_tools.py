@@ -195,7 +195,7 @@ def test_a_cancelled_call_for_a_function_is_not_followed_up(call: Call) -> None:
     world = with_tool(call)
     world.reply = lambda words: SEA
     world.speak(1_000, "how is the weather", 1_200)
-    world.at(5_000, ev.CancelReply())
+    world.at(5_000, ev.RequestCancel())
     world.run(12_000)
     assert len(world.actions(act.Generate)) == 1
 
@@ -237,7 +237,7 @@ def test_no_function_runs_for_a_reply_that_was_cancelled_before_it_asked(call: C
     world.reply = lambda words: SEA
     world.delays.token = 100
     world.speak(1_000, "how is the weather", 1_200)
-    world.at(3_400, ev.CancelReply())
+    world.at(3_400, ev.RequestCancel())
     world.run(9_000)
     assert [a.status for a in world.actions(act.ReplyEnded)] == ["cancelled"]
     assert world.actions(act.RunTool) == []
@@ -354,7 +354,7 @@ def test_one_filler_bridges_all_that_are_running(call: Call) -> None:
 def test_a_filler_that_cannot_be_spoken_is_no_reason_to_apologise(call: Call) -> None:
     world = slow(call)
     world.run(4_000)
-    world.fail["Speak"] = 1
+    world.fail["Synthesize"] = 1
     world.run(15_000)
     assert [a.record.status for a in world.actions(act.TurnRecorded)] == [
         "completed",

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.core.test_properties import AnyCall
 
-from antiphon.core import barge_in, endpointing, trace
+from antiphon.core import endpointing, interruption, trace
 from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
@@ -68,8 +68,8 @@ def test_what_the_core_asks_of_words_has_the_same_answer(heard: str, said: str) 
     assert (len(heard_), len(heard_.split())) == (len(heard), len(heard.split()))
     assert endpointing.looks_unfinished(heard_) == endpointing.looks_unfinished(heard)
     assert endpointing.being_dictated(heard_, said_) == endpointing.being_dictated(heard, said)
-    assert barge_in.is_backchannel(heard_) == barge_in.is_backchannel(heard)
-    assert barge_in.is_echo(heard_, said_) == barge_in.is_echo(heard, said)
+    assert interruption.is_backchannel(heard_) == interruption.is_backchannel(heard)
+    assert interruption.is_echo(heard_, said_) == interruption.is_echo(heard, said)
     assert (heard_ == said_) == (heard == said)
 
 
@@ -88,7 +88,7 @@ def private_call() -> World:
     )
     world.speak(3_000, "I am Anna Schmidt from Oslo", 1_500)
     world.speak(7_000, "wait", 700)
-    world.at(12_000, ev.Typed("My PIN is 4929", reply=False))
+    world.at(12_000, ev.UserText("My PIN is 4929", reply=False))
     world.at(
         12_100, ev.AddItem(Item("x1", "user", "Elm Street", extra={"raw": [{"t": "Elm Street"}]}))
     )
@@ -106,7 +106,7 @@ def test_nothing_that_was_said_is_left() -> None:
         "(?i)anna|schmidt|oslo|harriet|4929|elm|street|result of|instruct.*ask", text
     )
     assert "lookup" in text
-    assert text.count("Caption") == "\n".join(lines).count("Caption")
+    assert text.count("Transcript") == "\n".join(lines).count("Transcript")
 
 
 def test_a_difference_in_a_decision_is_still_found() -> None:

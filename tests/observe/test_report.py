@@ -13,7 +13,7 @@ import pytest
 
 from antiphon.core import trace
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
 from antiphon.observe.report import Track, report_file, report_html
 from antiphon.observe.report_call import LOG_LINES, read_call, record_of
@@ -166,7 +166,7 @@ def test_a_record_of_a_later_version_is_read() -> None:
 
 
 def test_a_long_log_is_cut() -> None:
-    step = '{"t":1,"event":{"type":"Typed","text":"x"}}'
+    step = '{"t":1,"event":{"type":"UserText","text":"x"}}'
     call = read_call([trace.header(Policy()), *[step] * (LOG_LINES + 7)])
     assert (len(call.log), call.log_left_out) == (LOG_LINES, 7)
 

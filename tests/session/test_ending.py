@@ -38,7 +38,7 @@ STAGES = (
     Floor.DECIDING,
     Floor.THINKING,
     Floor.AGENT,
-    Floor.CONTESTED,
+    Floor.OVERLAP,
     Floor.CLOSING,
 )
 
@@ -77,7 +77,7 @@ async def reach(stage: Floor, line: Call) -> None:
         session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
     if stage is Floor.DECIDING:
         session.feed_audio(np.zeros(1600, np.int16), RATE_HZ)
-    elif stage is Floor.CONTESTED:
+    elif stage is Floor.OVERLAP:
         await line.playing("r1", 300)
         session.feed_audio(tone(880, 200, RATE_HZ), RATE_HZ)
     await until(lambda: line.floor is stage, f"{line.floor}, not {stage}")
@@ -175,7 +175,7 @@ def test_failing_voice_activity_does_not_end_the_call() -> None:
         async with nothing_left(), loaded(models), call(models) as line:
             line.session.feed_audio(say(440, silence_ms=320), RATE_HZ)
             await until(lambda: line.session.unscored_windows == 25)
-            line.session.post(ev.Typed("what time is it"))
+            line.session.post(ev.UserText("what time is it"))
             assert (await line.ended()).heard == "It is noon."
 
     run(main())

@@ -43,7 +43,7 @@ def test_a_whole_turn() -> None:
             line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
             ended = await line.ended()
             assert (ended.status, ended.heard, ended.unheard) == ("completed", "It is noon.", "")
-            captions = [c for c in line.door.all(act.Caption) if c.final]
+            captions = [c for c in line.door.all(act.Transcript) if c.final]
             assert [c.text for c in captions] == ["what time is it"]
             assert "".join(w.text for w in line.door.all(act.ReplyWords)).strip() == "It is noon."
             assert np.array_equal(line.door.heard("r1"), spoken("It is noon."))

@@ -322,7 +322,7 @@ def test_a_model_that_only_calls_is_made_to_answer_and_the_function_runs_once() 
             call(models, warm_prompt=False) as line,
         ):
             line.session.offer([tool(clock)])
-            line.session.post(ev.Typed("what time is it"))
+            line.session.post(ev.UserText("what time is it"))
             assert (await line.ended(3)).heard == "It is noon."
             assert clock.runs == 1
             assert [len(request.tools) for request in told] == [1, 1, 0]

@@ -34,7 +34,14 @@ from pydantic_settings import (
 from antiphon.config.aliases import ALIASES as ALIASES
 from antiphon.config.aliases import IGNORED as IGNORED
 from antiphon.config.aliases import PASSED_ON as PASSED_ON
-from antiphon.config.aliases import from_aliases, implied_by_aliases, passed_on
+from antiphon.config.aliases import RENAMED as RENAMED
+from antiphon.config.aliases import (
+    current_name,
+    from_aliases,
+    implied_by_aliases,
+    passed_on,
+    with_current_names,
+)
 from antiphon.config.sections import (
     NEGOTIATED as NEGOTIATED,
 )
@@ -112,7 +119,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources: list[PydanticBaseSettingsSource] = [
             init_settings,
-            InitSettingsSource(settings_cls, _typed(EnvSettingsSource(settings_cls)())),
+            InitSettingsSource(
+                settings_cls, _typed(EnvSettingsSource(settings_cls)(), "the environment")
+            ),
             InitSettingsSource(settings_cls, from_aliases(os.environ)),
         ]
         if cls.env_file is not None:
@@ -135,15 +144,16 @@ class _OnlyOurs(InitSettingsSource):
 
     def __init__(self, settings_cls: type[BaseSettings], dotenv: DotEnvSettingsSource) -> None:
         known = set(settings_cls.model_fields)
-        super().__init__(settings_cls, _typed({k: v for k, v in dotenv().items() if k in known}))
+        ours = {k: v for k, v in dotenv().items() if k in known}
+        super().__init__(settings_cls, _typed(ours, ".env"))
 
 
-def _typed(tree: dict[str, Any]) -> dict[str, Any]:
+def _typed(tree: dict[str, Any], where: str) -> dict[str, Any]:
     """Variables are text. pydantic knows the types of settings, but not those of a back end's options."""
     models = tree.get("models")
     if isinstance(models, dict) and isinstance(models.get("options"), dict):
         models["options"] = parse_values(models["options"])
-    return tree
+    return with_current_names(tree, where)
 
 
 def _upper(variables: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -152,11 +162,12 @@ def _upper(variables: Mapping[str, str | None]) -> dict[str, str | None]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return with_current_names(tree, path.name)
 
 
 # --- loading ------------------------------------------------------------------------------------
@@ -185,7 +196,7 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     _pass_on(os.environ)
     tree: dict[str, Any] = {}
     for name, value in (overrides or {}).items():
-        _set(tree, name, value)
+        _set(tree, current_name(name, "the command line"), value)
     try:
         return Located(**tree)
     except ValidationError as error:
@@ -244,6 +255,7 @@ def _check_environment(variables: Mapping[str, Any], where: str) -> None:
         {PREFIX + name.upper().replace(".", "__") for name in settings}
         | OUTSIDE_SETTINGS
         | set(ALIASES)
+        | {PREFIX + name.upper().replace(".", "__") for name in RENAMED}
     )
     sections = {PREFIX + name.partition(".")[0].upper() for name in settings}
     for name in variables:

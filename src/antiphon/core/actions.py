@@ -12,7 +12,7 @@ from typing import Any
 
 from antiphon.core.floor import Floor
 from antiphon.core.history import Item, ToolRequest
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 
 # --- work for models --------------------------------------------------------------------------------
 
@@ -48,27 +48,27 @@ class WarmPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Generate a reply. `speculative`: nothing of it may leave the house, and no tool may run, before `Commit`."""
+    """Generate a reply. `preemptive`: nothing of it may leave the house, and no tool may run, before `Commit`."""
 
     reply: str
     history: tuple[Item, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    speculative: bool = False
-    judge_words: bool = False
+    preemptive: bool = False
+    score_text_end: bool = False
     """First say how likely the caller's last words end where they end, where the model can."""
 
 
 @dataclass(frozen=True, slots=True)
-class Speak:
-    """Synthesise this clause of the reply."""
+class Synthesize:
+    """Synthesise this segment of the reply."""
 
     reply: str
-    clause: int
+    segment: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon:
+class CancelReply:
     """Stop all work on this reply and forget its audio."""
 
     reply: str
@@ -101,7 +101,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class StopPlayout:
     """Stop sending for good and have the client drop what it has not played."""
 
     reply: str
@@ -148,7 +148,7 @@ class SilencePassed:
 
 
 @dataclass(frozen=True, slots=True)
-class Caption:
+class Transcript:
     """The caller's words, so far (`final` False) or for good. A later caption of an item replaces the earlier."""
 
     item: str
@@ -157,7 +157,7 @@ class Caption:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionFailed:
+class TranscriptFailed:
     item: str
     reason: str
 
@@ -276,19 +276,19 @@ Action = (
     | ScoreTurn
     | WarmPrompt
     | Generate
-    | Speak
-    | Abandon
+    | Synthesize
+    | CancelReply
     | RunTool
     | Play
     | Pause
-    | Silence
+    | StopPlayout
     | FloorChanged
     | SpeechBegan
     | SpeechEnded
     | SpeechDropped
     | SilencePassed
-    | Caption
-    | CaptionFailed
+    | Transcript
+    | TranscriptFailed
     | ItemAdded
     | ItemRemoved
     | ItemTruncated

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SILENCE = "..."
 """What the language model is told of a caller who says nothing."""
-_WITH_REPLY = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
+_WITH_REPLY = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP)
 
 
 class Commands:
@@ -29,12 +29,12 @@ class Commands:
         self._c = conversation
         self._typed = 0
         self.handlers: ev.Handlers = {
-            ev.Typed: self._on_typed,
+            ev.UserText: self._on_typed,
             ev.CommitInput: self._on_commit,
             ev.ClearInput: self._on_clear,
             ev.RequestReply: self._on_request_reply,
             ev.Say: self._on_say,
-            ev.CancelReply: self._on_cancel,
+            ev.RequestCancel: self._on_cancel,
             ev.AddItem: self._on_add_item,
             ev.DeleteItem: self._on_delete_item,
             ev.TruncateItem: self._on_truncate,
@@ -44,7 +44,7 @@ class Commands:
 
     # -- input --------------------------------------------------------------------------------
 
-    def _on_typed(self, event: ev.Typed, now_ms: int) -> None:
+    def _on_typed(self, event: ev.UserText, now_ms: int) -> None:
         c = self._c
         if not event.text.strip() or c.floor is Floor.CLOSING:
             return
@@ -74,7 +74,7 @@ class Commands:
         turn.forced = True
         if event.reply is not None:
             turn.reply_wanted = event.reply
-        if c.floor is Floor.CONTESTED:
+        if c.floor is Floor.OVERLAP:
             c.interruptions.meant(now_ms)
         if c.floor in (Floor.OPEN, Floor.CALLER):
             c.go(Cause.PAUSE, now_ms)
@@ -90,8 +90,8 @@ class Commands:
             c.listener.gate.split(event.end_ms)
         elif turn.forced:
             pass  # it was committed before
-        elif c.floor is Floor.CONTESTED:
-            c.interruptions.false_alarm(now_ms)
+        elif c.floor is Floor.OVERLAP:
+            c.interruptions.false_interruption(now_ms)
         else:
             c.replies.drop_guess()
             c.turns.drop_turn(Cause.TURN_EMPTY, now_ms)
@@ -157,7 +157,7 @@ class Commands:
         if self._c.floor is Floor.OPEN and event.text.strip():
             self._c.replies.say("said", event.text, now_ms)
 
-    def _on_cancel(self, event: ev.CancelReply, now_ms: int) -> None:
+    def _on_cancel(self, event: ev.RequestCancel, now_ms: int) -> None:
         c, reply = self._c, self._c.speaker.reply
         if reply is None or not reply.committed or event.reply not in ("", reply.id):
             if not event.reply and c.replies.owed is not None:

@@ -103,7 +103,7 @@ class Conversation:
                 assert reply is not None
                 times = (self._played_ms(reply), self._wanted_ms(reply), self._stalled_ms(reply))
                 return min(time_ms for time_ms in times if time_ms is not None)
-            case Floor.CONTESTED:
+            case Floor.OVERLAP:
                 limit_ms = self._since_ms + _CONTESTED_LIMIT_MS
                 if turn and self.listener.gate.paused:
                     return min(limit_ms, turn.asked_ms + policy.barge_in_timeout_ms)
@@ -122,7 +122,7 @@ class Conversation:
             return None
         if reply.ledger.sent_ms < reply.ledger.total_ms:
             return None
-        grace_ms = self.policy.playback_grace_ms if self.policy.client_reports_played else 0
+        grace_ms = self.policy.playout_grace_ms if self.policy.client_reports_played else 0
         return ends_at_ms + grace_ms
 
     def _wanted_ms(self, reply: Reply) -> int | None:
@@ -259,7 +259,7 @@ class Conversation:
                     self.replies.reply_over(reply, now_ms)
                 elif now_ms >= self._stalled_ms(reply):
                     self.replies.give_up_reply(now_ms)
-            case Floor.CONTESTED:
+            case Floor.OVERLAP:
                 self.interruptions.decide_overdue(now_ms)
             case Floor.CLOSING:
                 played_ms = self._played_ms(reply) if reply else now_ms

@@ -62,7 +62,7 @@ class VadScored:
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
+class UserText:
     """The caller wrote instead of speaking. `reply`: and wants an answer."""
 
     text: str
@@ -110,7 +110,7 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
-class CancelReply:
+class RequestCancel:
     """Stop the live reply (`reply`: only if it is this one)."""
 
     reply: str = ""
@@ -175,7 +175,7 @@ class ReplyText:
 
 
 @dataclass(frozen=True, slots=True)
-class WordsJudged:
+class TextEndScored:
     """How likely the caller's words end where they end, by the language model that was given them for a reply."""
 
     reply: str
@@ -218,26 +218,26 @@ class ReplyFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class ClauseAudio:
-    """`duration_ms` more of this clause's audio is at hand."""
+class SegmentAudio:
+    """`duration_ms` more of this segment's audio is at hand."""
 
     reply: str
-    clause: int
+    segment: int
     duration_ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class ClauseSpoken:
-    """All audio of this clause is at hand."""
+class SegmentComplete:
+    """All audio of this segment is at hand."""
 
     reply: str
-    clause: int
+    segment: int
 
 
 @dataclass(frozen=True, slots=True)
-class ClauseFailed:
+class SegmentFailed:
     reply: str
-    clause: int
+    segment: int
     reason: str
 
 
@@ -283,12 +283,12 @@ Event = (
     | Finish
     | Configure
     | VadScored
-    | Typed
+    | UserText
     | CommitInput
     | ClearInput
     | RequestReply
     | Say
-    | CancelReply
+    | RequestCancel
     | AddItem
     | DeleteItem
     | TruncateItem
@@ -296,14 +296,14 @@ Event = (
     | TranscriptFailed
     | TurnScored
     | ReplyText
-    | WordsJudged
+    | TextEndScored
     | ReplyToolText
     | ReplyTool
     | ReplyComplete
     | ReplyFailed
-    | ClauseAudio
-    | ClauseSpoken
-    | ClauseFailed
+    | SegmentAudio
+    | SegmentComplete
+    | SegmentFailed
     | ToolStarted
     | ToolReturned
     | AudioSent

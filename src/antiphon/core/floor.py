@@ -20,8 +20,8 @@ class Floor(StrEnum):
     """A reply is due and nothing of it is audible yet."""
     AGENT = "agent"
     """The agent's voice is playing."""
-    CONTESTED = "contested"
-    """The caller speaks over the agent: output is paused while we find out whether it is meant."""
+    OVERLAP = "overlap"
+    """Overlapping speech: output is paused while we find out whether the caller means to interrupt."""
     CLOSING = "closing"
     """The goodbye is being said; then the call ends."""
     ENDED = "ended"
@@ -40,7 +40,7 @@ class Cause(StrEnum):
     REPLY_OVER = "reply played out or given up"
     INTERRUPTED = "interruption is meant, caller still speaking"
     INTERRUPTED_BRIEFLY = "interruption is meant, caller silent again"
-    FALSE_ALARM = "interruption was nothing"
+    FALSE_INTERRUPTION = "false interruption"
     GOODBYE = "agent says goodbye"
     HANG_UP = "call ends"
 
@@ -78,15 +78,15 @@ TRANSITIONS: dict[Floor, dict[Cause, Floor]] = {
         _C.HANG_UP: _F.ENDED,
     },
     _F.AGENT: {
-        _C.SPEECH: _F.CONTESTED,
+        _C.SPEECH: _F.OVERLAP,
         _C.REPLY_OVER: _F.OPEN,
         _C.GOODBYE: _F.CLOSING,
         _C.HANG_UP: _F.ENDED,
     },
-    _F.CONTESTED: {
+    _F.OVERLAP: {
         _C.INTERRUPTED: _F.CALLER,
         _C.INTERRUPTED_BRIEFLY: _F.DECIDING,
-        _C.FALSE_ALARM: _F.AGENT,
+        _C.FALSE_INTERRUPTION: _F.AGENT,
         _C.REPLY_OVER: _F.CALLER,  # cancelled by the client while the caller speaks
         _C.GOODBYE: _F.CLOSING,
         _C.HANG_UP: _F.ENDED,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
-from antiphon.core.barge_in import Verdict, judge
 from antiphon.core.floor import Cause, Floor
+from antiphon.core.interruption import Verdict, judge
 
 if TYPE_CHECKING:
     from antiphon.core.conversation import Conversation
@@ -40,14 +40,14 @@ class Interruptions:
         if verdict is Verdict.MEANT:
             self.meant(now_ms)
         elif verdict is Verdict.NOTHING:
-            self.false_alarm(now_ms)
+            self.false_interruption(now_ms)
 
     def meant(self, now_ms: int) -> None:
         turn = self.listener.turn
         assert turn is not None
         turn.contested, turn.interrupts = False, True
         self._c.replies.stop_reply("cancelled", "turn_detected", now_ms)
-        if self._c.floor is not Floor.CONTESTED:
+        if self._c.floor is not Floor.OVERLAP:
             return
         if not self.listener.gate.paused:
             self.go(Cause.INTERRUPTED, now_ms)
@@ -57,15 +57,15 @@ class Interruptions:
             self.listener.ask_score(now_ms)
         if not turn.text:
             return  # its transcript is on the way
-        if self._c.turns.reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:
+        if self._c.turns.reply_wanted(turn) and self._c.policy.preemptive_generation_after_ms > 0:
             self._c.turns.speculate(turn, now_ms)
 
-    def false_alarm(self, now_ms: int) -> None:
+    def false_interruption(self, now_ms: int) -> None:
         """Nothing was meant: go on speaking with the word that was cut off."""
         reply = self.speaker.reply
         assert reply is not None
-        reply.record.false_alarms += 1
-        self._c.turns.drop_turn(Cause.FALSE_ALARM, now_ms)
+        reply.record.false_interruptions += 1
+        self._c.turns.drop_turn(Cause.FALSE_INTERRUPTION, now_ms)
         position_ms = reply.ledger.position(now_ms)
         if self._c.policy.client_can_clear:
             position_ms = reply.ledger.word_start(position_ms)
@@ -76,6 +76,6 @@ class Interruptions:
         """No word of what was said came back in time: go by its length."""
         brief = self.listener.speech_ms < self._c.policy.barge_in_sure_ms // 2
         if brief and self.listener.gate.paused:
-            self.false_alarm(now_ms)
+            self.false_interruption(now_ms)
         else:
             self.meant(now_ms)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from antiphon.core.actions import Action, ScoreTurn, Transcribe
-from antiphon.core.agreement import Agreement
+from antiphon.core.partial_transcript import PartialTranscript
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
-from antiphon.core.vad_gate import Change, VadGate
+from antiphon.core.turn_record import TurnRecord
+from antiphon.core.vad import SpeechDetector, VadChange
 
 PAUSE_MS = 64
 """Two windows of silence are credible; PERFORMANCE.md shows transcripts suffer from less."""
@@ -50,7 +50,7 @@ class Turn:
     """Transcript of the whole turn up to the current attempt; None while unknown."""
     kept: str = ""
     partial: str = ""
-    agreement: Agreement = field(default_factory=Agreement)
+    agreement: PartialTranscript = field(default_factory=PartialTranscript)
     partial_busy: bool = False
     partial_from_ms: int = 0
     """Audio position of the latest partial."""
@@ -70,7 +70,7 @@ class Listener:
     """Owns the gate and the current turn. `emit` takes the actions it asks for."""
 
     def __init__(self, emit: Callable[[Action], None]) -> None:
-        self.gate = VadGate()
+        self.gate = SpeechDetector()
         self.turn: Turn | None = None
         self.detached: dict[int, Turn] = {}
         """Turns committed by the client while something else had the floor; only their transcripts are awaited."""
@@ -81,7 +81,7 @@ class Listener:
 
     def score(
         self, policy: Policy, probability: float, end_ms: int, *, agent_audible: bool
-    ) -> Change | None:
+    ) -> VadChange | None:
         start = policy.barge_in_threshold if agent_audible else policy.speech_threshold
         least_ms = policy.barge_in_min_speech_ms if agent_audible else policy.min_speech_ms
         return self.gate.feed(
@@ -90,7 +90,7 @@ class Listener:
             start=start,
             stop=min(policy.silence_threshold, start),
             min_speech_ms=least_ms,
-            pause_ms=policy.speculate_after_ms or PAUSE_MS,
+            pause_ms=policy.preemptive_generation_after_ms or PAUSE_MS,
         )
 
     def open_turn(self, item: str, policy: Policy, now_ms: int, *, contested: bool = False) -> Turn:
@@ -226,7 +226,7 @@ class Listener:
         """Before speech goes on: a long, already transcribed beginning is never transcribed again."""
         turn = self.turn
         assert turn is not None
-        if turn.text and turn.end_ms - turn.from_ms >= policy.segment_ms:
+        if turn.text and turn.end_ms - turn.from_ms >= policy.keep_transcript_after_ms:
             turn.kept, turn.from_ms = turn.text, turn.end_ms
 
     def close_turn(self) -> None:

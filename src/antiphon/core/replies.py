@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core.bridging import Bridges
 from antiphon.core.floor import Cause, Floor
 from antiphon.core.history import Item
-from antiphon.core.playback import Ledger
-from antiphon.core.record import TurnRecord
+from antiphon.core.playout import PlayoutLedger
 from antiphon.core.speaking import Reply
+from antiphon.core.tool_filler import Bridges
+from antiphon.core.turn_record import TurnRecord
 
 if TYPE_CHECKING:
     from antiphon.core.conversation import Conversation
@@ -31,7 +31,7 @@ class Replies:
         self.listener, self.speaker = conversation.listener, conversation.speaker
         self.history = conversation.history
         self.emit, self.go = conversation.emit, conversation.go
-        self.ledgers: dict[str, tuple[Ledger, int]] = {}
+        self.ledgers: dict[str, tuple[PlayoutLedger, int]] = {}
         """Of the latest spoken items, and how far each was heard, for a client that truncates them later."""
         self.pending_tools: set[str] = set()
         self.busy_until_ms = 0
@@ -51,9 +51,9 @@ class Replies:
             ev.ReplyTool: self._on_reply_tool,
             ev.ReplyComplete: self._on_reply_complete,
             ev.ReplyFailed: self._on_reply_failed,
-            ev.ClauseAudio: self._on_clause_audio,
-            ev.ClauseSpoken: self._on_clause_spoken,
-            ev.ClauseFailed: self._on_clause_failed,
+            ev.SegmentAudio: self._on_clause_audio,
+            ev.SegmentComplete: self._on_clause_spoken,
+            ev.SegmentFailed: self._on_clause_failed,
             ev.AudioSent: self._on_audio_sent,
             ev.Played: self._on_played,
         }
@@ -182,9 +182,9 @@ class Replies:
         if reply is not None and not reply.text_done:
             self.fail_reply("reply_failed", f"the language model failed: {event.reason}", now_ms)
 
-    def _on_clause_failed(self, event: ev.ClauseFailed, now_ms: int) -> None:
+    def _on_clause_failed(self, event: ev.SegmentFailed, now_ms: int) -> None:
         reply = self._live(event.reply)
-        if reply is not None and reply.synthesising == event.clause:
+        if reply is not None and reply.synthesising == event.segment:
             self.fail_reply("speech_failed", f"speech could not be made: {event.reason}", now_ms)
 
     def fail_reply(self, code: str, message: str, now_ms: int) -> None:
@@ -194,17 +194,17 @@ class Replies:
             self.emit(act.Fault(code, message))
         self.speaker.fail(message, now_ms)
 
-    def _on_clause_audio(self, event: ev.ClauseAudio, now_ms: int) -> None:
+    def _on_clause_audio(self, event: ev.SegmentAudio, now_ms: int) -> None:
         if self._live(event.reply) is not None:
-            self.speaker.add_audio(event.clause, event.duration_ms, now_ms)
+            self.speaker.add_audio(event.segment, event.duration_ms, now_ms)
 
-    def _on_clause_spoken(self, event: ev.ClauseSpoken, now_ms: int) -> None:
+    def _on_clause_spoken(self, event: ev.SegmentComplete, now_ms: int) -> None:
         if self._live(event.reply) is not None:
-            self.speaker.end_clause(event.clause, now_ms, self._c.policy)
+            self.speaker.end_clause(event.segment, now_ms, self._c.policy)
 
     def _on_audio_sent(self, event: ev.AudioSent, now_ms: int) -> None:
         reply = self._live(event.reply)
-        if reply is None or not reply.audible or self._c.floor is Floor.CONTESTED:
+        if reply is None or not reply.audible or self._c.floor is Floor.OVERLAP:
             return
         reply.ledger.sent(event.sent_ms, now_ms)
         if reply.record.first_sent_ms is None:
@@ -244,7 +244,7 @@ class Replies:
             return
         self.busy_until_ms = 0
         if reply.audible and silence:
-            self.emit(act.Silence(reply.id))
+            self.emit(act.StopPlayout(reply.id))
         if position_ms is None:
             position_ms = reply.ledger.position(now_ms)
             # A clock guesses: a client that reports nothing may still say that it had played more.
@@ -328,7 +328,7 @@ class Replies:
             self.emit(act.Play(reply.id))
         self.speaker.pump(now_ms, self._c.policy)
         self.speaker.announce()
-        if self._c.floor is Floor.CONTESTED or not reply.finished(now_ms):
+        if self._c.floor is Floor.OVERLAP or not reply.finished(now_ms):
             return False
         if reply.ledger.spans and not reply.ledger.total_ms and not reply.failed:
             self.fail_reply("speech_failed", "text to speech made no sound of the reply", now_ms)

@@ -1,6 +1,6 @@
 """The agent's side of a conversation: the one live reply, from its first token to the last word that is heard.
 
-A reply may be speculative: generated, cut into clauses and half synthesised, with nothing shown or played before
+A reply may be preemptive: generated, cut into segments and half synthesised, with nothing shown or played before
 `commit`. Knows the policy and the ledger, not the floor and not the caller.
 """
 
@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.core.actions import (
-    Abandon,
     Action,
+    CancelReply,
     Generate,
     ReplyBegan,
     ReplyCallWords,
     ReplyGenerated,
     ReplyWords,
-    Speak,
+    Synthesize,
 )
-from antiphon.core.clauses import ClauseCutter
 from antiphon.core.events import ReplyComplete
 from antiphon.core.history import Item, ToolRequest
-from antiphon.core.playback import Ledger
+from antiphon.core.playout import PlayoutLedger
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
+from antiphon.core.text_segmenter import TextSegmenter
+from antiphon.core.turn_record import TurnRecord
 
 
 @dataclass(slots=True)
@@ -35,12 +35,12 @@ class Reply:
     item: str
     kind: str
     record: TurnRecord
-    cutter: ClauseCutter
-    ledger: Ledger
+    cutter: TextSegmenter
+    ledger: PlayoutLedger
     speaks: bool
     prompt: str = ""
     """The caller's words it answers."""
-    ends_here: float | None = None
+    text_end_probability: float | None = None
     """How likely those words end there."""
     options: Mapping[str, Any] = field(default_factory=dict)
     committed: bool = False
@@ -106,9 +106,9 @@ class Speaker:
         options: Mapping[str, Any] | None = None,
         streamed: bool = True,
     ) -> Reply:
-        """A new reply, speculative until `commit`. There must be no live one.
+        """A new reply, preemptive until `commit`. There must be no live one.
 
-        `streamed`: its text comes token by token, so a short first clause saves time.
+        `streamed`: its text comes token by token, so a short first segment saves time.
         """
         assert self.reply is None
         self._count += 1
@@ -121,11 +121,11 @@ class Speaker:
             item=f"a{self._count}",
             kind=kind,
             record=record,
-            cutter=ClauseCutter(
-                first_words=policy.first_clause_words if streamed else 0,
-                max_chars=policy.max_clause_chars,
+            cutter=TextSegmenter(
+                first_words=policy.first_segment_words if streamed else 0,
+                max_chars=policy.max_segment_chars,
             ),
-            ledger=Ledger(reports=policy.client_reports_played),
+            ledger=PlayoutLedger(reports=policy.client_reports_played),
             speaks=policy.speak_replies if speaks is None else speaks,
             prompt=prompt,
             options=options or {},
@@ -133,13 +133,13 @@ class Speaker:
         return self.reply
 
     def generate(
-        self, history: tuple[Item, ...], now_ms: int, *, judge_words: bool = False
+        self, history: tuple[Item, ...], now_ms: int, *, score_text_end: bool = False
     ) -> None:
         reply = self.reply
         assert reply is not None
         reply.record.generate_ms = now_ms
         guess = not reply.committed
-        self._emit(Generate(reply.id, history, reply.options, guess, judge_words))
+        self._emit(Generate(reply.id, history, reply.options, guess, score_text_end))
 
     def commit(self, now_ms: int, policy: Policy) -> None:
         """The reply is certain: show what there is of it and let it be heard."""
@@ -184,38 +184,38 @@ class Speaker:
             self.pump(now_ms, policy)
 
     def pump(self, now_ms: int, policy: Policy) -> None:
-        """Give the next clause to text to speech when it is wanted: one at a time, not too far ahead of the ear."""
+        """Give the next segment to text to speech when it is wanted: one at a time, not too far ahead of the ear."""
         reply = self.reply
         assert reply is not None
         if not reply.waiting or reply.synthesising is not None or reply.failed:
             return
         if not reply.committed and reply.ledger.spans:
-            return  # one clause is all that a guess is worth
+            return  # one segment is all that a guess is worth
         if reply.ledger.total_ms - reply.ledger.position(now_ms) > policy.speak_ahead_ms:
             return
-        clause = reply.waiting.popleft()
-        reply.synthesising = reply.ledger.add_clause(clause)
+        segment = reply.waiting.popleft()
+        reply.synthesising = reply.ledger.add_clause(segment)
         if reply.record.speak_ms is None:
             reply.record.speak_ms = now_ms
-        self._emit(Speak(reply.id, reply.synthesising, clause))
+        self._emit(Synthesize(reply.id, reply.synthesising, segment))
 
-    def add_audio(self, clause: int, duration_ms: int, now_ms: int) -> None:
+    def add_audio(self, segment: int, duration_ms: int, now_ms: int) -> None:
         reply = self.reply
         assert reply is not None
-        if clause != reply.synthesising or duration_ms <= 0:
+        if segment != reply.synthesising or duration_ms <= 0:
             return
         if reply.record.first_audio_ms is None:
             reply.record.first_audio_ms = now_ms
         reply.progress_ms = now_ms
-        reply.ledger.add_audio(clause, duration_ms)
+        reply.ledger.add_audio(segment, duration_ms)
         reply.record.audio_ms = reply.ledger.total_ms
 
-    def end_clause(self, clause: int, now_ms: int, policy: Policy) -> None:
+    def end_clause(self, segment: int, now_ms: int, policy: Policy) -> None:
         reply = self.reply
         assert reply is not None
-        if clause != reply.synthesising:
+        if segment != reply.synthesising:
             return
-        reply.ledger.finish_clause(clause)
+        reply.ledger.finish_clause(segment)
         reply.synthesising = None
         reply.record.audio_done_ms = reply.progress_ms = now_ms
         self.pump(now_ms, policy)
@@ -248,5 +248,5 @@ class Speaker:
         """Forget the live reply and stop all work on it -> what it was."""
         reply, self.reply = self.reply, None
         if reply is not None:
-            self._emit(Abandon(reply.id))
+            self._emit(CancelReply(reply.id))
         return reply

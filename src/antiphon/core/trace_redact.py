@@ -9,7 +9,7 @@ digits, spoken digits other spoken digits, spelled letters other letters.
 What remains readable: function words, fillers, lengths, punctuation, which words are repeated, names of tools, ids,
 and the reasons of failures. The made up words are numbered in the order in which they appear and hold nothing else.
 Two things may make a redacted trace replay differently: a word that was cut in two because no clause may be longer
-than `max_clause_chars`, and more different words of one or two letters than there are made up ones.
+than `max_segment_chars`, and more different words of one or two letters than there are made up ones.
 
 Knows the format of a trace, no file.
 """
@@ -23,7 +23,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from antiphon.core import barge_in, clauses, endpointing
+from antiphon.core import endpointing, interruption, text_segmenter
 from antiphon.core.policy import Policy
 from antiphon.core.trace import TraceError
 
@@ -33,15 +33,15 @@ _ASKED = frozenset(
     date of birth pin""".split()
 )
 """The words of `endpointing._ASKS_DICTATION`."""
-_ABBREVIATIONS = clauses._ABBREVIATIONS
+_ABBREVIATIONS = text_segmenter._ABBREVIATIONS
 _KEPT = (
     endpointing._UNFINISHED
     | endpointing._CLOSED
     | endpointing._ANSWERS
     | endpointing._DIGIT_WORDS
     | endpointing._JOINERS
-    | barge_in.BACKCHANNELS
-    | barge_in._MEANT
+    | interruption.BACKCHANNELS
+    | interruption._MEANT
     | _ABBREVIATIONS
     | _ASKED
 ) - _NUMBERS
@@ -92,7 +92,7 @@ class Pseudonyms:
         if match.lastgroup == "foreign":
             return self._foreign(found)
         word = found.lower().replace("’", "'")
-        if word in _KEPT or barge_in._plain(word) in barge_in.BACKCHANNELS:
+        if word in _KEPT or interruption._plain(word) in interruption.BACKCHANNELS:
             return found
         return _PARTS.sub(lambda part: self._part(part.group()), found)
 
@@ -172,7 +172,7 @@ class _Redaction:
 
     def _close(self, record: dict[str, Any]) -> None:
         """What comes for a reply after its end is ignored by the core, and no part of its words."""
-        ends = [a for a in record.get("actions", ()) if a["type"] in ("Abandon", "ReplyEnded")]
+        ends = [a for a in record.get("actions", ()) if a["type"] in ("CancelReply", "ReplyEnded")]
         event = record.get("event", {})
         if event.get("type") in ("ReplyComplete", "ReplyFailed"):
             ends.append(event)

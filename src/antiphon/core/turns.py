@@ -15,7 +15,7 @@ from antiphon.core.endpointing import silence_needed_ms
 from antiphon.core.floor import Cause, Floor
 from antiphon.core.history import Item
 from antiphon.core.listening import Turn
-from antiphon.core.vad_gate import Change
+from antiphon.core.vad import VadChange
 
 if TYPE_CHECKING:
     from antiphon.core.conversation import Conversation
@@ -39,7 +39,7 @@ class Turns:
             ev.Transcribed: self._on_transcribed,
             ev.TranscriptFailed: self._on_transcript_failed,
             ev.TurnScored: self._on_turn_scored,
-            ev.WordsJudged: self._on_words_judged,
+            ev.TextEndScored: self._on_words_judged,
         }
 
     def _on_vad(self, event: ev.VadScored, now_ms: int) -> None:
@@ -52,9 +52,9 @@ class Turns:
         )
         if self.listener.turn is None:
             self._claim_speech(now_ms)
-        elif change is Change.PAUSE:
+        elif change is VadChange.PAUSE:
             self.on_pause(now_ms)
-        elif change is Change.RESUME:
+        elif change is VadChange.RESUME:
             self._on_resume(now_ms)
         else:
             self._on_window(now_ms)
@@ -81,14 +81,16 @@ class Turns:
             if policy.transcribe_ahead:
                 self.listener.ask_ahead(policy, now_ms)
             if policy.partial_every_ms > 0:
-                self.listener.ask_partial(policy.partial_every_ms, 2 * policy.segment_ms)
+                self.listener.ask_partial(
+                    policy.partial_every_ms, 2 * policy.keep_transcript_after_ms
+                )
         elif self._c.floor is Floor.DECIDING:
             turn.forced = turn.forced or too_long
             if self.listener.score_due(policy):
                 self.listener.ask_score(now_ms)
             self._decide_turn(now_ms)
-        elif self._c.floor is Floor.CONTESTED and not gate.paused:
-            self.listener.ask_partial(policy.barge_in_check_ms, policy.segment_ms)
+        elif self._c.floor is Floor.OVERLAP and not gate.paused:
+            self.listener.ask_partial(policy.barge_in_check_ms, policy.keep_transcript_after_ms)
             self._c.interruptions.decide(turn.partial or None, now_ms)
 
     def on_speech(self, now_ms: int) -> None:
@@ -170,7 +172,7 @@ class Turns:
             self.listener.ask(self._c.policy, now_ms)
             if turn.text is not None:
                 self._use_transcript(turn, now_ms)
-        elif self._c.floor is Floor.CONTESTED:
+        elif self._c.floor is Floor.OVERLAP:
             self.listener.ask(self._c.policy, now_ms)
 
     def _on_resume(self, now_ms: int) -> None:
@@ -182,7 +184,7 @@ class Turns:
             self.listener.keep_beginning(self._c.policy)
             self.listener.continue_turn()
             self.go(Cause.RESUME, now_ms)
-        elif self._c.floor is Floor.CONTESTED:
+        elif self._c.floor is Floor.OVERLAP:
             self.listener.continue_turn()
 
     def _on_transcribed(self, event: ev.Transcribed, now_ms: int) -> None:
@@ -205,7 +207,7 @@ class Turns:
         turn.record.transcribe_ms = turn.marks.get(event.attempt)
         turn.record.transcript_ms = now_ms
         turn.marks.clear()
-        if self._c.floor is Floor.CONTESTED:
+        if self._c.floor is Floor.OVERLAP:
             self._c.interruptions.decide(text, now_ms)
         elif self._c.floor is Floor.DECIDING:
             self._use_transcript(turn, now_ms)
@@ -214,12 +216,16 @@ class Turns:
 
     def _use_transcript(self, turn: Turn, now_ms: int) -> None:
         """The caller is silent and what they said is known: prepare the reply, and see whether the turn is over."""
-        if turn.text and self.reply_wanted(turn) and self._c.policy.speculate_after_ms > 0:
+        if (
+            turn.text
+            and self.reply_wanted(turn)
+            and self._c.policy.preemptive_generation_after_ms > 0
+        ):
             self.speculate(turn, now_ms)
         self._decide_turn(now_ms)
 
     def _on_partial(self, turn: Turn, text: str, now_ms: int) -> None:
-        if self._c.floor is Floor.CONTESTED:
+        if self._c.floor is Floor.OVERLAP:
             turn.partial = text
             if not self.listener.gate.paused:
                 self._c.interruptions.decide(text, now_ms)
@@ -234,7 +240,7 @@ class Turns:
         text = turn.agreement.feed(text)
         changed, turn.partial = text != turn.partial, text
         if text and changed:
-            self.emit(act.Caption(turn.item, text, final=False))
+            self.emit(act.Transcript(turn.item, text, final=False))
         return bool(text) and changed
 
     def _on_transcript_failed(self, event: ev.TranscriptFailed, now_ms: int) -> None:
@@ -257,7 +263,7 @@ class Turns:
         """No transcript: say so, keep the call."""
         turn = self.listener.turn
         assert turn is not None
-        if self._c.floor is Floor.CONTESTED:
+        if self._c.floor is Floor.OVERLAP:
             self._c.interruptions.decide_overdue(now_ms)
             if self.listener.turn is turn:  # it was meant: its words are needed after all
                 self.listener.ask(self._c.policy, now_ms)
@@ -272,7 +278,7 @@ class Turns:
             self.go(Cause.TURN_EMPTY, now_ms)
 
     def say_untranscribed(self, turn: Turn, reason: str) -> None:
-        self.emit(act.CaptionFailed(turn.item, reason))
+        self.emit(act.TranscriptFailed(turn.item, reason))
         self.emit(act.Fault("transcription_failed", f"speech could not be transcribed: {reason}"))
 
     def _on_turn_scored(self, event: ev.TurnScored, now_ms: int) -> None:
@@ -285,11 +291,11 @@ class Turns:
         if self._c.floor is Floor.DECIDING:
             self._decide_turn(now_ms)
 
-    def _on_words_judged(self, event: ev.WordsJudged, now_ms: int) -> None:
+    def _on_words_judged(self, event: ev.TextEndScored, now_ms: int) -> None:
         reply = self.speaker.reply
         if reply is None or reply.id != event.reply:
             return
-        reply.ends_here = reply.record.ends_here = event.probability
+        reply.text_end_probability = reply.record.text_end_probability = event.probability
         if self._c.floor is Floor.DECIDING:
             self._decide_turn(now_ms)
 
@@ -304,12 +310,12 @@ class Turns:
             if reply.prompt == turn.text and not reply.failed:
                 return
             self.speaker.drop()
-        turn.record.speculations += 1
+        turn.record.preemptive_generations += 1
         self._begin_answer(turn)
         item = Item(turn.item, "user", turn.text)
         policy = self._c.policy
-        judge = policy.auto_turns and policy.use_turn_detector and policy.words_threshold > 0
-        self.speaker.generate((*self.history.snapshot(), item), now_ms, judge_words=judge)
+        judge = policy.auto_turns and policy.use_turn_detector and policy.text_end_threshold > 0
+        self.speaker.generate((*self.history.snapshot(), item), now_ms, score_text_end=judge)
 
     def _begin_answer(self, turn: Turn) -> None:
         _, request = self._c.replies.owed or ("", ev.RequestReply())
@@ -335,7 +341,9 @@ class Turns:
             policy,
             turn.text,
             turn.probability,
-            ends_here=reply.ends_here if reply and reply.prompt == turn.text else None,
+            text_end_probability=reply.text_end_probability
+            if reply and reply.prompt == turn.text
+            else None,
             question=last.text if last else "",
             interrupting=turn.interrupts,
         )
@@ -366,7 +374,7 @@ class Turns:
         guessed = reply is not None
         if not guessed:
             self._begin_answer(turn)
-        turn.record.speculation_used = guessed
+        turn.record.preemptive_used = guessed
         self._c.replies.owed = None
         self.speaker.commit(now_ms, self._c.policy)
         if not guessed:
@@ -380,7 +388,7 @@ class Turns:
         self.emit(act.SpeechEnded(turn.item, at_ms))
         before = self.history.add(item)
         self.emit(act.ItemAdded(item, before))
-        self.emit(act.Caption(turn.item, item.text, final=True))
+        self.emit(act.Transcript(turn.item, item.text, final=True))
 
     def drop_turn(self, cause: Cause, now_ms: int) -> None:
         """The turn was nothing."""

@@ -14,12 +14,20 @@ from typing import Any
 from antiphon.core import events as ev
 from antiphon.core import trace
 from antiphon.core.floor import Floor
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.observe.figures import withdrawn
 
 LOG_LINES = 4_000
 """More of a call's log would make a page that no browser likes to open."""
-_EVERYDAY = ("VadScored", "AudioSent", "Played", "ReplyText", "ReplyWords", "WarmPrompt", "Caption")
+_EVERYDAY = (
+    "VadScored",
+    "AudioSent",
+    "Played",
+    "ReplyText",
+    "ReplyWords",
+    "WarmPrompt",
+    "Transcript",
+)
 """Too many of these to read: they are shown as curves, floors and texts."""
 _DETAIL_CHARS = 160
 _NUMBERS = (int, float, type(None))
@@ -128,7 +136,7 @@ def _floor(call: Call, now_ms: int, action: dict[str, Any], floor: Floor) -> Flo
         new = Floor(str(action.get("floor")))
     except ValueError:
         raise trace.TraceError(f"there is no floor {action.get('floor')!r}") from None
-    if floor is Floor.CONTESTED and new is Floor.AGENT:
+    if floor is Floor.OVERLAP and new is Floor.AGENT:
         call.marks.append(Mark(now_ms, "false-alarm", "the interruption was nothing: resumed"))
     _log(call, now_ms, "action", action)
     return new

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from antiphon.config import Settings
 from antiphon.core import events as ev
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
 from antiphon.core.trace_redact import redact
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import BusyError, ModelError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Kind, ModelStatus

@@ -55,7 +55,7 @@ _MAX_ERRORS = 50
 """A client that sends this many senseless messages is shown the door."""
 _REMEMBERED_FRAMES = 400
 """Text frames that a client which comes back may have missed."""
-_ANSWERING = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
+_ANSWERING = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP)
 _TAKEN_OVER = "taken over by another tab"
 
 
@@ -294,7 +294,7 @@ class Connection:
                 self._session.post(ev.Played(reply, ms))
             case wire.Text(text=text):
                 if not self._farewell.begun:
-                    self._session.post(ev.Typed(text))
+                    self._session.post(ev.UserText(text))
             case wire.Stop():
                 self._session.post(ev.HungUp())
             case wire.EndConversation():
@@ -305,7 +305,7 @@ class Connection:
                 self._configure(message, self._session)
             case wire.Hold():
                 if self._session.conversation.floor in _ANSWERING:
-                    self._session.post(ev.CancelReply())
+                    self._session.post(ev.RequestCancel())
             case wire.Commit():
                 self._commit(self._session)
             case wire.Start():
@@ -330,7 +330,7 @@ class Connection:
         session.post(ev.Configure(policy_for(start, session.conversation.policy)))
         self._welcome(start, session)
         if not start.greeting:
-            session.post(ev.CancelReply())
+            session.post(ev.RequestCancel())
 
     def _configure(self, wishes: wire.Configure, session: Session) -> None:
         session.agent = self._wishes.agent(wishes, session.agent)

@@ -49,7 +49,7 @@ class Farewell:
         session.post(ev.Configure(policy))
         reply = conversation.speaker.reply
         if (reply is not None and reply.committed) or conversation.replies.owed is not None:
-            session.post(ev.CancelReply())
+            session.post(ev.RequestCancel())
         if conversation.floor in (Floor.CALLER, Floor.DECIDING):
             session.flush_audio()
             session.post(ev.CommitInput(session.heard_ms, reply=False))

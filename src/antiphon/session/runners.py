@@ -202,11 +202,11 @@ class Runners:
         own_ids: dict[str, str] = {}  # of calls that are being written
         told = action.options.get("input", action.history)
         request = self._request(told, dict(action.options))
-        request = replace(request, judge_words=action.judge_words)
+        request = replace(request, judge_words=action.score_text_end)
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
                 if delta.ends_here is not None:
-                    self._post(ev.WordsJudged(reply, delta.ends_here))
+                    self._post(ev.TextEndScored(reply, delta.ends_here))
                 if delta.text:
                     self._post(ev.ReplyText(reply, delta.text))
                 part, call = delta.tool_part, delta.tool_call
@@ -264,27 +264,27 @@ class Runners:
 
     # -- speaking -------------------------------------------------------------------------------
 
-    def speak(self, action: act.Speak) -> None:
-        reply, clause = action.reply, action.clause
+    def speak(self, action: act.Synthesize) -> None:
+        reply, clause = action.reply, action.segment
         self._start(
             f"reply {reply}",
             lambda: self._speak(action),
-            lambda reason: ev.ClauseFailed(reply, clause, reason),
+            lambda reason: ev.SegmentFailed(reply, clause, reason),
         )
 
-    async def _speak(self, action: act.Speak) -> None:
-        reply, clause, agent = action.reply, action.clause, self.agent
+    async def _speak(self, action: act.Synthesize) -> None:
+        reply, clause, agent = action.reply, action.segment, self.agent
         voice = self._voices.get(reply, agent.voice)
         request = SpeechRequest(action.text, voice, agent.language, paced(agent.speed, agent.level))
         work = self._work(_AHEAD_SLACK_MS if clause else 0)
         async with aclosing(self._models.synthesize(request, work=work)) as chunks:
             async for chunk in chunks:
                 made_ms = self._outlet.add(reply, chunk.pcm, chunk.rate_hz)
-                self._post(ev.ClauseAudio(reply, clause, made_ms))
+                self._post(ev.SegmentAudio(reply, clause, made_ms))
                 self._outlet.pump()
-        self._post(ev.ClauseAudio(reply, clause, self._outlet.end_clause(reply)))
+        self._post(ev.SegmentAudio(reply, clause, self._outlet.end_clause(reply)))
         self._outlet.pump()  # before the end is told: a door that does not pace has sent all by then
-        self._post(ev.ClauseSpoken(reply, clause))
+        self._post(ev.SegmentComplete(reply, clause))
 
 
 def _name(spec: Mapping[str, Any]) -> str:

@@ -25,9 +25,9 @@ from antiphon.core import events as ev
 from antiphon.core import trace
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
-from antiphon.core.playback import REPORT_TRUST_MS
+from antiphon.core.playout import REPORT_TRUST_MS
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Pcm16
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.CONTESTED)
+_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.OVERLAP)
 _RELEASE_S = 5.0
 
 Observer = Callable[["Session", ev.Event | None, list[act.Action]], None]
@@ -242,17 +242,17 @@ class Session:
                 runners.warm(action)
             case act.Generate():
                 runners.generate(action)
-            case act.Speak():
+            case act.Synthesize():
                 runners.speak(action)
             case act.RunTool():
                 runners.run_tool(action)
-            case act.Abandon():
+            case act.CancelReply():
                 runners.cancel(f"reply {action.reply}")
                 self._outlet.abandon(action.reply)
             case act.Play():
                 self.door.notice(action)
                 self._outlet.play(action.reply, action.from_ms)
-            case act.Pause() | act.Silence():
+            case act.Pause() | act.StopPlayout():
                 self._outlet.pause()
                 if self._tap is not None and self.conversation.policy.client_can_clear:
                     self._tap.taken_back(action.reply, self.now_ms)

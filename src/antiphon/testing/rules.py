@@ -19,8 +19,8 @@ from antiphon.core import trace
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import TRANSITIONS, Floor
 
-_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.CONTESTED)
-_SPEAKING = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED, Floor.CLOSING)
+_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.OVERLAP)
+_SPEAKING = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP, Floor.CLOSING)
 
 
 def sounds(text: str) -> str:
@@ -92,11 +92,11 @@ class CallRules:
 
     def _note(self, event: ev.Event) -> None:
         match event:
-            case ev.ClauseAudio(reply, clause, ms):
+            case ev.SegmentAudio(reply, clause, ms):
                 known = self._reply(reply)
                 if clause == len(known.clauses) - 1 and clause >= known.spoken:
                     known.audio_ms[clause] += max(ms, 0)
-            case ev.ClauseSpoken(reply, clause):
+            case ev.SegmentComplete(reply, clause):
                 known = self._reply(reply)
                 if clause == len(known.clauses) - 1:
                     known.spoken = clause + 1
@@ -134,7 +134,7 @@ class CallRules:
                 state = self._turns.get(item_id)
                 assert state in ("open", "removed"), f"{item_id} ended, not open"
                 self._turns[item_id] = "taken"
-            case act.SpeechDropped(item_id) | act.CaptionFailed(item_id):
+            case act.SpeechDropped(item_id) | act.TranscriptFailed(item_id):
                 state = self._turns.get(item_id)
                 assert state in ("open", "removed"), f"{item_id} dropped, not open"
                 self._turns[item_id] = "over"
@@ -148,18 +148,18 @@ class CallRules:
                 assert not reply.began, f"{reply_id} began twice"
                 assert not any(r.live for r in self._replies.values()), "two live replies"
                 reply.began, reply.speaks = True, speaks
-            case act.Speak(reply_id, clause, text):
+            case act.Synthesize(reply_id, clause, text):
                 reply = self._reply(reply_id)
                 assert not reply.abandoned, f"{action} after it was abandoned"
                 assert clause == len(reply.clauses), "clauses out of order"
                 reply.clauses.append(text)
                 reply.audio_ms.append(0)
-            case act.Abandon(reply_id):
+            case act.CancelReply(reply_id):
                 self._reply(reply_id).abandoned = True
             case act.Play(reply_id) | act.Pause(reply_id) | act.ReplyGenerated(reply_id):
                 self._check_live(reply_id, action)
                 assert not self._reply(reply_id).abandoned, f"{action} after it was abandoned"
-            case act.Silence(reply_id):
+            case act.StopPlayout(reply_id):
                 self._check_live(reply_id, action)
             case act.ReplyWords(reply_id, text=text):
                 self._check_live(reply_id, action)

@@ -80,7 +80,7 @@ class World:
     """What a function of ours wants said when it takes long."""
     finished: Callable[[str], float] = lambda words: 0.9
     """Words so far -> what the turn detector says."""
-    ends_here: Callable[[str], float | None] = lambda words: None
+    text_end_probability: Callable[[str], float | None] = lambda words: None
     """Words so far -> what the language model gives them to end there; None: it does not judge."""
     fail: dict[str, int] = field(default_factory=dict)
     """Action name -> how many of them fail before they work again."""
@@ -228,14 +228,14 @@ class World:
                 self._later(self.delays.score, ev.TurnScored(action.turn, action.attempt, p))
             case act.Generate():
                 self._generate(action)
-            case act.Speak():
+            case act.Synthesize():
                 self._speak(action)
             case act.RunTool():
                 if self.ours:
                     self._later(0, ev.ToolStarted(action.call.call_id, self.filler))
                 result = ev.ToolReturned(action.call.call_id, f"result of {action.call.name}")
                 self._later(self.delays.tool, result)
-            case act.Abandon():
+            case act.CancelReply():
                 self._dead.add(action.reply)
             case act.Play():
                 self._outlet += 1
@@ -243,7 +243,7 @@ class World:
                 outlet = self._outlet
                 # Like the session's: never in the middle of the event that asked for it.
                 self._schedule(self.now_ms, lambda: self._send(action.reply, outlet))
-            case act.Pause() | act.Silence():
+            case act.Pause() | act.StopPlayout():
                 self._outlet += 1
 
     def _transcribe(self, action: act.Transcribe) -> None:
@@ -258,9 +258,9 @@ class World:
         reply, delay_ms = action.reply, self.delays.first_token
         asked = next((i.text for i in reversed(action.history) if i.role == "user"), "")
         words = self.reply(asked).split()
-        judged = self.ends_here(asked) if action.judge_words else None
+        judged = self.text_end_probability(asked) if action.score_text_end else None
         if judged is not None:
-            self._later(self.delays.score, ev.WordsJudged(reply, judged), reply)
+            self._later(self.delays.score, ev.TextEndScored(reply, judged), reply)
         fails = self._fails("Generate")
         if fails:
             words = words[: self.fail_after_words]
@@ -280,14 +280,14 @@ class World:
         finish = "tool_calls" if calls else "stop"
         self._later(delay_ms, ev.ReplyComplete(reply, finish, 20, len(words), 10), reply)
 
-    def _speak(self, action: act.Speak) -> None:
-        reply, clause = action.reply, action.clause
-        if self._fails("Speak"):
-            self._later(20, ev.ClauseFailed(reply, clause, "scripted failure"), reply)
+    def _speak(self, action: act.Synthesize) -> None:
+        reply, clause = action.reply, action.segment
+        if self._fails("Synthesize"):
+            self._later(20, ev.SegmentFailed(reply, clause, "scripted failure"), reply)
             return
         length_ms = len(action.text.split()) * _WORD_MS
-        self._later(self.delays.speak, ev.ClauseAudio(reply, clause, length_ms), reply)
-        self._later(self.delays.speak, ev.ClauseSpoken(reply, clause), reply)
+        self._later(self.delays.speak, ev.SegmentAudio(reply, clause, length_ms), reply)
+        self._later(self.delays.speak, ev.SegmentComplete(reply, clause), reply)
 
     def _send(self, reply: str, outlet: int) -> None:
         """Audio leaves in real time with a small lead, like the session's."""

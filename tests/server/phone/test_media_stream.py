@@ -112,7 +112,7 @@ def test_the_goodbye_is_played_out_before_the_line_is_cut(tmp_path: Path) -> Non
     async def main() -> None:
         options = {
             "models__options__llm__scripted": {"tools": {"time": call}},
-            "conversation__playback_grace_ms": 60_000,
+            "conversation__playout_grace_ms": 60_000,
         }
         async with serving(tmp_path, **options) as served, phone_call(served, echo=False) as line:
             await line.speak(QUESTION)

@@ -11,8 +11,8 @@ import logging
 from contextlib import aclosing
 
 from antiphon.audio.resample import Resampler
-from antiphon.core.clauses import ClauseCutter
 from antiphon.core.history import ToolRequest
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.errors import AntiphonError
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
@@ -95,7 +95,7 @@ class Asides:
             response.close("failed", details, Tokens())
 
     async def _generate(self, response: Response, request: LlmRequest, agent: Agent) -> None:
-        cutter = ClauseCutter(first_words=0, max_chars=_CLAUSE_CHARS)
+        cutter = TextSegmenter(first_words=0, max_chars=_CLAUSE_CHARS)
         speaks = response.terms.modality == "audio"
         usage, finish = Usage(), "stop"
         asked = LlmRequest(

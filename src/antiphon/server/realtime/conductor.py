@@ -132,7 +132,7 @@ class Conductor:
         if self.clear_line is not None:
             live = self._call.conversation.speaker.reply
             if live is not None and live.committed:
-                self._call.post(ev.CancelReply(live.id))
+                self._call.post(ev.RequestCancel(live.id))
             self.clear_line()
             return
         raise PeerError(
@@ -403,5 +403,5 @@ class Conductor:
                 "Cancellation failed: no active response found", "response_cancel_not_active"
             )
         else:
-            self._call.post(ev.CancelReply(active.reply))
+            self._call.post(ev.RequestCancel(active.reply))
             self._encoder.cancel_asked()

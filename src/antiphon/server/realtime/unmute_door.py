@@ -71,9 +71,9 @@ class UnmuteDoor:
             case act.SpeechDropped(item):
                 self._captions.pop(item, None)
                 self.emit("input_audio_buffer.speech_stopped")
-            case act.CaptionFailed(item):
+            case act.TranscriptFailed(item):
                 self._captions.pop(item, None)
-            case act.Caption(item, text, final):
+            case act.Transcript(item, text, final):
                 self._caption(item, text, final)
             case act.ReplyBegan():
                 self._sent = self._told = 0

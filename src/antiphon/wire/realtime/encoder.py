@@ -136,9 +136,9 @@ class Encoder:
         match action:
             case act.SpeechBegan() | act.SpeechEnded() | act.SpeechDropped() | act.SilencePassed():
                 self.hearing.speech(action)
-            case act.Caption():
+            case act.Transcript():
                 self.hearing.caption(action)
-            case act.CaptionFailed(item, reason):
+            case act.TranscriptFailed(item, reason):
                 self.hearing.caption_failed(item, reason)
             case act.ItemAdded(item, _):
                 self._item_added(item.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.core.barge_in import Verdict, is_backchannel, is_echo, judge
+from antiphon.core.interruption import Verdict, is_backchannel, is_echo, judge
 from antiphon.core.policy import Policy
 
 P = Policy()

@@ -8,7 +8,7 @@ New words are shown at once all the same. Knows words only: no audio, no model, 
 from __future__ import annotations
 
 
-class Agreement:
+class PartialTranscript:
     """Of one utterance."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ class Span:
     done: bool = False
 
 
-class Ledger:
+class PlayoutLedger:
     def __init__(self, *, reports: bool) -> None:
         self.spans: list[Span] = []
         self.total_ms = 0

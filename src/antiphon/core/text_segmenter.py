@@ -20,7 +20,7 @@ _FIRST_BREATH_CHARS = 24
 """A first clause ends at a breath within this much text."""
 
 
-class ClauseCutter:
+class TextSegmenter:
     """Feed text as it is generated; take clauses as they are ready. One instance per reply."""
 
     def __init__(self, *, first_words: int, max_chars: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from antiphon.core.agreement import Agreement
+from antiphon.core.partial_transcript import PartialTranscript
 
 
 def shown(*partials: str) -> list[str]:
-    agreement = Agreement()
+    agreement = PartialTranscript()
     return [agreement.feed(partial) for partial in partials]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 
-class Change(Enum):
+class VadChange(Enum):
     START = auto()
     """Speech began; `onset_ms` says when."""
     PAUSE = auto()
@@ -18,7 +18,7 @@ class Change(Enum):
     """Speech went on after a pause."""
 
 
-class VadGate:
+class SpeechDetector:
     """Feed windows in order. Between START and `reset()` it reports pauses and resumptions of one utterance."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class VadGate:
         stop: float,
         min_speech_ms: int,
         pause_ms: int,
-    ) -> Change | None:
+    ) -> VadChange | None:
         """One window that ends at `end_ms` of the caller's audio, with thresholds as they stand now."""
         begin_ms, self.heard_ms = self.heard_ms, end_ms
         if probability >= start:
@@ -57,7 +57,7 @@ class VadGate:
             return None
         if end_ms - self.voiced_until_ms >= max(pause_ms, 1):
             self.paused = True
-            return Change.PAUSE
+            return VadChange.PAUSE
         return None
 
     @property
@@ -80,17 +80,17 @@ class VadGate:
         if run_start_ms is not None:
             self._run_start_ms = max(run_start_ms, at_ms)
 
-    def _begin(self, min_speech_ms: int, run_ms: int) -> Change | None:
+    def _begin(self, min_speech_ms: int, run_ms: int) -> VadChange | None:
         if self._run_start_ms is None or run_ms < min_speech_ms:
             return None
         self.in_speech, self.paused = True, False
         self.onset_ms, self.voiced_until_ms = self._run_start_ms, self.heard_ms
-        return Change.START
+        return VadChange.START
 
-    def _resume(self, min_speech_ms: int, run_ms: int) -> Change | None:
+    def _resume(self, min_speech_ms: int, run_ms: int) -> VadChange | None:
         # Within an utterance less proof is needed than at its start, yet one window is too often a breath.
         if self._run_start_ms is None or run_ms < min(min_speech_ms, 64):
             return None
         self.paused = False
         self.voiced_until_ms = self.heard_ms
-        return Change.RESUME
+        return VadChange.RESUME

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.clauses import ClauseCutter
+from antiphon.core.text_segmenter import TextSegmenter
 
 
 def cut(
     text: str, *, pieces: list[str] | None = None, first_words: int = 3, max_chars: int = 140
 ) -> list[str]:
-    cutter = ClauseCutter(first_words=first_words, max_chars=max_chars)
+    cutter = TextSegmenter(first_words=first_words, max_chars=max_chars)
     clauses = [
         c for piece in (pieces or re.findall(r"\s*\S+|\s+$", text)) for c in cutter.feed(piece)
     ]
@@ -67,7 +67,7 @@ def test_list_numbers_stay_with_their_line() -> None:
 
 
 def test_the_first_clause_comes_early() -> None:
-    cutter = ClauseCutter(first_words=3, max_chars=140)
+    cutter = TextSegmenter(first_words=3, max_chars=140)
     assert cutter.feed("The") == []
     assert cutter.feed(" sea is") == []
     assert cutter.feed(" very") == ["The sea is"]
@@ -108,7 +108,7 @@ def test_very_long_text_without_punctuation(text: str) -> None:
 
 
 def test_the_last_words_come_with_flush_and_only_once() -> None:
-    cutter = ClauseCutter(first_words=0, max_chars=140)
+    cutter = TextSegmenter(first_words=0, max_chars=140)
     assert cutter.feed("Not finished") == []
     assert cutter.flush() == ["Not finished"]
     assert cutter.flush() == []

@@ -20,13 +20,13 @@ class TurnRecord:
     status: str = ""
     """How the reply ended: completed, cancelled, incomplete, failed; `none` when none was wanted."""
     interrupted: bool = False
-    false_alarms: int = 0
+    false_interruptions: int = 0
     """Interruptions that were nothing."""
-    speculations: int = 0
+    preemptive_generations: int = 0
     """Replies that were begun before the turn was certain, the used one included."""
-    speculation_used: bool = False
+    preemptive_used: bool = False
     turn_probability: float | None = None
-    ends_here: float | None = None
+    text_end_probability: float | None = None
     """What the language model gave the caller's words to end where they did."""
 
     speech_start_ms: int | None = None
@@ -61,12 +61,12 @@ class TurnRecord:
     def forget_reply(self) -> None:
         """A new reply for the same turn: nothing of an earlier one, guessed or withdrawn, may count for it."""
         self.reply_text = self.heard_text = self.status = ""
-        self.interrupted = self.speculation_used = False
-        self.ends_here = None
+        self.interrupted = self.preemptive_used = False
+        self.text_end_probability = None
         self.committed_ms = self.generate_ms = self.first_token_ms = self.text_done_ms = None
         self.speak_ms = self.first_audio_ms = self.audio_done_ms = None
         self.first_sent_ms = self.first_played_ms = self.ended_ms = None
-        self.audio_ms = self.played_ms = self.false_alarms = 0
+        self.audio_ms = self.played_ms = self.false_interruptions = 0
         self.input_tokens = self.output_tokens = self.cached_tokens = self.characters = 0
 
     @property

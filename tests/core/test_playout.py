@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.playback import REPORT_TRUST_MS, Ledger
+from antiphon.core.playout import REPORT_TRUST_MS, PlayoutLedger
 
 
-def ledger(*clauses: tuple[str, int], reports: bool = False) -> Ledger:
-    made = Ledger(reports=reports)
+def ledger(*clauses: tuple[str, int], reports: bool = False) -> PlayoutLedger:
+    made = PlayoutLedger(reports=reports)
     for text, duration_ms in clauses:
         index = made.add_clause(text)
         made.add_audio(index, duration_ms)
@@ -162,7 +162,7 @@ def test_a_word_counts_once_its_last_sound_was_played(position_ms: int, heard: s
 
 
 def test_a_clause_that_is_still_being_made_never_counts_whole() -> None:
-    it = Ledger(reports=False)
+    it = PlayoutLedger(reports=False)
     index = it.add_clause("one two three")
     it.add_audio(index, 300)
     assert it.heard(300) == ("one two", "three")
@@ -193,7 +193,7 @@ CLAUSES = st.lists(
 def test_heard_and_unheard_are_all_words_and_heard_only_grows(
     clauses: list[tuple[list[str], int, bool]], positions: list[int]
 ) -> None:
-    it = Ledger(reports=False)
+    it = PlayoutLedger(reports=False)
     words: list[str] = []
     for number, (clause, duration_ms, done) in enumerate(clauses):
         index = it.add_clause(" ".join(clause))
