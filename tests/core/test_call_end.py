@@ -9,9 +9,9 @@ import pytest
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core import trace
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
+from antiphon.observe import call_trace
 from antiphon.testing.rules import CallRules
 from antiphon.testing.world import World
 
@@ -143,7 +143,7 @@ def test_hanging_up_at_any_moment_is_final(call: Call) -> None:
     world = call(greeting="Good morning.", idle_prompt_after_ms=3_000, max_idle_prompts=1)
     rich_call(world)
     world.run(60_000)
-    policy, steps = trace.read(world.lines)
+    policy, steps = call_trace.read(world.lines)
     conversation = Conversation(policy)
     rules = CallRules(conversation)
     for step in steps:
@@ -152,7 +152,7 @@ def test_hanging_up_at_any_moment_is_final(call: Call) -> None:
         else:
             out = conversation.handle(step.event, step.now_ms)
         rules.check(step.event, step.now_ms, out)
-        if conversation.floor is not Floor.ENDED:
+        if conversation.view.floor is not Floor.ENDED:
             hang_up(*copy.deepcopy((conversation, rules)), step.now_ms)
 
 
@@ -162,16 +162,16 @@ def hang_up(conversation: Conversation, rules: CallRules, now_ms: int) -> None:
         ev.HungUp("gone"), now_ms, out
     )  # which sees to it that every reply and turn has its end
     assert out[-1] == act.Hangup("gone")
-    assert conversation.floor is Floor.ENDED
-    assert conversation.speaker.reply is None
+    assert conversation.view.floor is Floor.ENDED
+    assert conversation.view.reply is None
     assert conversation.deadline() is None
     late = [
         ev.HungUp(),
         ev.Started(),
         ev.UserText("hello?"),
         ev.VadScored(0.9, now_ms + 32),
-        ev.Transcribed(1, 1, "hello?"),
-        ev.ReplyText("r1", "hello"),
+        ev.Transcribed(1, "hello?"),
+        ev.ReplyText(2, "hello"),
         ev.AudioSent("r1", 100),
         ev.Finish("again", say_goodbye=True),
     ]

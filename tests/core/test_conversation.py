@@ -173,7 +173,9 @@ def test_words_that_want_to_go_on_are_waited_for_although_they_sound_finished(ca
 def test_a_judgement_of_other_words_says_nothing(call: Call) -> None:
     world = call()
     world.speak(1_000, "what do I need", 800)
-    world.at(1_900, ev.TextEndScored("r99", 0.0))
+    world.run(1_890)
+    generate = world.actions(act.Generate)[-1]
+    world.at(1_900, ev.TextEndScored(generate.job + 99, 0.0))
     world.run(9_000)
     (record,) = (action.record for action in world.actions(act.TurnRecorded))
     assert record.text_end_probability is None
@@ -281,7 +283,10 @@ def test_an_utterance_finalised_twice_starts_one_reply(call: Call) -> None:
     world = call()
     world.speak(1_000, "what time is it", 1_200)
     for at_ms in (2_340, 2_400, 2_480, 2_600, 3_000):
-        world.at(at_ms, ev.Transcribed(1, 1, "what time is it now"))
+        world.run(at_ms)
+        done = [a for a in world.actions(act.Transcribe) if not a.partial and a.end_ms < at_ms - 60]
+        for transcribe in done:
+            world.feed(ev.Transcribed(transcribe.job, "what time is it now"))
     world.speak(8_000, "and in Oslo", 900)
     world.run(14_000)
     assert len(world.actions(act.ReplyBegan)) == 2

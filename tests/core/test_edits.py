@@ -36,7 +36,7 @@ def test_truncating_the_live_item(call: Call, heard_ms: int, words: int | None) 
     world.reply = lambda words: SEA
     world.at(1_000, ev.RequestReply())
     world.run(4_000)
-    reply = world.conversation.speaker.reply
+    reply = world.view.reply
     assert reply is not None
     world.feed(ev.TruncateItem("a1", heard_ms))
     world.run(6_000)
@@ -44,11 +44,11 @@ def test_truncating_the_live_item(call: Call, heard_ms: int, words: int | None) 
     (cut,) = world.actions(act.ItemTruncated)
     assert ended.status == "cancelled"
     if words is None:  # beyond the end: never more than was sent
-        assert cut.heard_ms == reply.ledger.sent_ms
+        assert cut.heard_ms == reply.playout.sent_ms
     else:
         assert cut.heard_ms == max(heard_ms, 0)
         assert abs(len(ended.heard.split()) - words) <= 1
-    assert world.conversation.history.find("a1") is not None
+    assert world.view.history.find("a1") is not None
     assert [text for _, text in world.transcript()] == ([ended.heard] if ended.heard else [])
 
 

@@ -103,7 +103,9 @@ def test_a_language_model_that_stops_in_mid_reply(call: Call, speaks: bool) -> N
     world = call(idle_prompt_after_ms=0, speak_replies=speaks)
     world.hang("Generate")
     world.at(1_000, ev.UserText("hello"))
-    world.at(1_200, ev.ReplyText("r1", "It is just after "))
+    world.run(1_100)
+    (generate,) = world.actions(act.Generate)
+    world.at(1_200, ev.ReplyText(generate.job, "It is just after "))
     world.run(15_000)
     assert world.floor is (Floor.AGENT if speaks else Floor.THINKING)
     world.run(60_000)
@@ -143,8 +145,8 @@ def test_text_to_speech_that_makes_no_sound(call: Call) -> None:
     world = asked(call, preemptive_generation_after_ms=0, apology="")
     world.hang("Synthesize")
     world.run(2_700)
-    world.feed(ev.SegmentComplete("r1", 0))
-    world.feed(ev.SegmentComplete("r1", 1))
+    for number in (0, 1):
+        world.feed(ev.SegmentComplete(world.actions(act.Synthesize)[number].job))
     world.run(5_000)
     assert codes(world) == ["speech_failed"]
     assert world.said() == [""]
@@ -172,29 +174,33 @@ def test_everything_fails_and_the_call_still_ends_well(call: Call) -> None:
 def test_results_that_come_after_the_end_of_their_reply_are_dropped(call: Call) -> None:
     world = asked(call)
     world.run(6_000)
+    generate, synthesize = world.actions(act.Generate)[0].job, world.actions(act.Synthesize)[0].job
+    transcribe, score = world.actions(act.Transcribe)[0].job, world.actions(act.ScoreTurn)[0].job
     for event in (
-        ev.ReplyText("r1", "more"),
-        ev.ReplyComplete("r1"),
-        ev.ReplyFailed("r1", "late"),
-        ev.SegmentAudio("r1", 0, 500),
-        ev.SegmentFailed("r1", 0, "late"),
+        ev.ReplyText(generate, "more"),
+        ev.ReplyComplete(generate),
+        ev.JobFailed(generate, "late"),
+        ev.SegmentAudio(synthesize, 500),
+        ev.JobFailed(synthesize, "late"),
         ev.AudioSent("r1", 9_000),
         ev.Played("r1", 9_000),
-        ev.TurnScored(1, 1, 0.1),
-        ev.TranscriptFailed(1, 1, "late"),
+        ev.TurnScored(score, 0.1),
+        ev.JobFailed(transcribe, "late"),
         ev.ToolReturned("nobody", "asked"),
     ):
         assert world.feed(event) == []
 
 
-def test_a_failure_of_an_older_clause_or_of_a_finished_text_is_no_failure(call: Call) -> None:
+def test_a_failure_of_an_older_segment_or_of_a_finished_text_is_no_failure(call: Call) -> None:
     world = call(idle_prompt_after_ms=0)
     world.hang("Generate")
     world.at(1_000, ev.UserText("hello"))
-    world.at(1_200, ev.ReplyText("r1", "It is just after three o'clock now, I think."))
-    world.at(1_210, ev.ReplyComplete("r1"))
+    world.run(1_100)
+    (generate,) = world.actions(act.Generate)
+    world.at(1_200, ev.ReplyText(generate.job, "It is just after three o'clock now, I think."))
+    world.at(1_210, ev.ReplyComplete(generate.job))
     world.run(2_000)
-    assert world.feed(ev.SegmentFailed("r1", 0, "late")) == []
-    assert world.feed(ev.ReplyFailed("r1", "late")) == []
+    assert world.feed(ev.JobFailed(world.actions(act.Synthesize)[0].job, "late")) == []
+    assert world.feed(ev.JobFailed(generate.job, "late")) == []
     world.run(9_000)
     assert world.said() == ["It is just after three o'clock now, I think."]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from antiphon.core import trace
+from antiphon.observe import call_trace
 from antiphon.testing.rules import check_trace
 
 FOLDER = Path(__file__).parents[1] / "traces"
 
 NAMES = """clean-turn pause-in-mid-sentence barge-in mm-hm late-transcript llm-failure hang-up-while-speaking
-speculation-thrown-away greeting-interrupted idle-goodbye manual-turn tool-call tool-slow""".split()
+preemptive-reply-thrown-away greeting-interrupted idle-goodbye manual-turn tool-call tool-slow""".split()
 
 SHIPS = "The sea is deep and cold, and nobody knows how many ships lie there."
 
@@ -29,7 +29,7 @@ class Told:
     """What the conversation did in a trace, as it stands in the file."""
 
     def __init__(self, name: str) -> None:
-        _, steps = trace.read(lines(name))
+        _, steps = call_trace.read(lines(name))
         self.actions = [(step.now_ms, action) for step in steps for action in step.actions]
 
     def all(self, kind: str) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def test_every_trace_on_file_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trace_goes_as_it_went(name: str) -> None:
-    difference = trace.replay(lines(name))
+    difference = call_trace.replay(lines(name))
     assert difference is None, (
         f"{name}: {difference}\nIf this is meant: python tests/core/make_traces.py"
     )
@@ -150,8 +150,8 @@ def test_hang_up_while_speaking() -> None:
     assert told.floors()[-1] == "ended"
 
 
-def test_speculation_thrown_away() -> None:
-    told = Told("speculation-thrown-away")
+def test_preemptive_reply_thrown_away() -> None:
+    told = Told("preemptive-reply-thrown-away")
     # It was made, with a function call in it, and nothing of it is left: no word, no sound, no function, no item.
     assert len(told.all("Generate")) == 1
     assert len(told.all("CancelReply")) == 1

@@ -69,23 +69,23 @@ def test_resuming_repeats_the_word_that_was_cut_off(call: Call) -> None:
     world = talkative(call, client_can_clear=True)
     world.speak(4_500, "mm-hm", 300)
     world.run(4_700)
-    reply = world.conversation.speaker.reply
+    reply = world.view.reply
     assert reply is not None
-    position_ms = reply.ledger.position(world.now_ms)
+    position_ms = reply.playout.position(world.now_ms)
     assert world.floor is Floor.OVERLAP
     world.run(13_000)
     resumed = world.actions(act.Play)[1]
     assert position_ms - 400 < resumed.from_ms < position_ms
-    assert resumed.from_ms == reply.ledger.word_start(position_ms)
+    assert resumed.from_ms == reply.playout.word_start(position_ms)
 
 
 def test_a_client_that_cannot_clear_resumes_after_what_it_was_sent(call: Call) -> None:
     world = talkative(call)
     world.speak(4_500, "mm-hm", 300)
     world.run(4_700)
-    reply = world.conversation.speaker.reply
+    reply = world.view.reply
     assert reply is not None
-    sent_ms = reply.ledger.sent_ms
+    sent_ms = reply.playout.sent_ms
     world.run(13_000)
     assert world.actions(act.Play)[1].from_ms == sent_ms
 
@@ -226,9 +226,9 @@ def test_a_lying_report_is_a_fault_and_does_not_end_the_reply(call: Call, played
     world.reports = True
     world.at(4_000, ev.Played("r1", played_ms))
     world.run(4_000)
-    reply = world.conversation.speaker.reply
+    reply = world.view.reply
     assert reply is not None
-    assert reply.ledger.position(4_000) <= reply.ledger.sent_ms < 3_000
+    assert reply.playout.position(4_000) <= reply.playout.sent_ms < 3_000
     assert [a.code for a in world.actions(act.Fault)] == ["played_invalid"]
     world.run(15_000)
     assert world.said() == [SEA]

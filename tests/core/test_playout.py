@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from antiphon.core.playout import REPORT_TRUST_MS, PlayoutLedger
 
 
-def ledger(*clauses: tuple[str, int], reports: bool = False) -> PlayoutLedger:
+def ledger(*segments: tuple[str, int], reports: bool = False) -> PlayoutLedger:
     made = PlayoutLedger(reports=reports)
-    for text, duration_ms in clauses:
-        index = made.add_clause(text)
+    for text, duration_ms in segments:
+        index = made.add_segment(text)
         made.add_audio(index, duration_ms)
-        made.finish_clause(index)
+        made.finish_segment(index)
     return made
 
 
@@ -161,16 +161,16 @@ def test_a_word_counts_once_its_last_sound_was_played(position_ms: int, heard: s
     assert it.heard(position_ms)[0] == heard
 
 
-def test_a_clause_that_is_still_being_made_never_counts_whole() -> None:
+def test_a_segment_that_is_still_being_made_never_counts_whole() -> None:
     it = PlayoutLedger(reports=False)
-    index = it.add_clause("one two three")
+    index = it.add_segment("one two three")
     it.add_audio(index, 300)
     assert it.heard(300) == ("one two", "three")
-    it.finish_clause(index)
+    it.finish_segment(index)
     assert it.heard(300) == ("one two three", "")
 
 
-def test_a_clause_without_sound_is_not_heard_before_what_precedes_it() -> None:
+def test_a_segment_without_sound_is_not_heard_before_what_precedes_it() -> None:
     it = ledger(("hm", 0), ("one two", 800), ("…1", 0), ("three", 500))
     assert it.heard(0) == ("", "hm one two …1 three")
     assert it.heard(800)[0] == "hm one two …1"
@@ -191,16 +191,16 @@ CLAUSES = st.lists(
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(CLAUSES, st.lists(st.integers(0, 12_000), min_size=1, max_size=12))
 def test_heard_and_unheard_are_all_words_and_heard_only_grows(
-    clauses: list[tuple[list[str], int, bool]], positions: list[int]
+    segments: list[tuple[list[str], int, bool]], positions: list[int]
 ) -> None:
     it = PlayoutLedger(reports=False)
     words: list[str] = []
-    for number, (clause, duration_ms, done) in enumerate(clauses):
-        index = it.add_clause(" ".join(clause))
-        words += clause
+    for number, (segment, duration_ms, done) in enumerate(segments):
+        index = it.add_segment(" ".join(segment))
+        words += segment
         it.add_audio(index, duration_ms)
-        if done or number < len(clauses) - 1:  # only the last one can be unfinished
-            it.finish_clause(index)
+        if done or number < len(segments) - 1:  # only the last one can be unfinished
+            it.finish_segment(index)
     before: list[str] = []
     for position_ms in sorted(positions):
         heard, unheard = (text.split() for text in it.heard(position_ms))

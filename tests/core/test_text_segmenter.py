@@ -1,4 +1,4 @@
-"""Streamed text in, speakable clauses out; not a word lost, whatever the text and however it comes."""
+"""Streamed text in, speakable segments out; not a word lost, whatever the text and however it comes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def cut(
     text: str, *, pieces: list[str] | None = None, first_words: int = 3, max_chars: int = 140
 ) -> list[str]:
     cutter = TextSegmenter(first_words=first_words, max_chars=max_chars)
-    clauses = [
+    segments = [
         c for piece in (pieces or re.findall(r"\s*\S+|\s+$", text)) for c in cutter.feed(piece)
     ]
-    return [*clauses, *cutter.flush()]
+    return [*segments, *cutter.flush()]
 
 
 def letters(text: str) -> str:
@@ -26,7 +26,7 @@ def letters(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "clauses"),
+    ("text", "segments"),
     [
         ("", []),
         ("   \n ", []),
@@ -57,8 +57,8 @@ def letters(text: str) -> str:
         ("Привет. Как дела?", ["Привет.", "Как дела?"]),
     ],
 )
-def test_sentences(text: str, clauses: list[str]) -> None:
-    assert cut(text, first_words=0) == clauses
+def test_sentences(text: str, segments: list[str]) -> None:
+    assert cut(text, first_words=0) == segments
 
 
 def test_list_numbers_stay_with_their_line() -> None:
@@ -102,9 +102,9 @@ def test_thousands_are_not_cut_at_their_comma() -> None:
 
 @pytest.mark.parametrize("text", ["word " * 400, "x" * 1_000, "字" * 600])
 def test_very_long_text_without_punctuation(text: str) -> None:
-    clauses = cut(text)
-    assert max(map(len, clauses)) <= 140
-    assert letters("".join(clauses)) == letters(text)
+    segments = cut(text)
+    assert max(map(len, segments)) <= 140
+    assert letters("".join(segments)) == letters(text)
 
 
 def test_the_last_words_come_with_flush_and_only_once() -> None:
@@ -141,11 +141,11 @@ def test_nothing_is_lost_and_every_clause_can_be_said(
 ) -> None:
     ends = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     pieces = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
-    clauses = cut(text, pieces=pieces, first_words=first_words, max_chars=max_chars)
-    assert letters("".join(clauses)) == letters(text)
-    for clause in clauses:
-        assert clause == clause.strip()
-        assert letters(clause)
+    segments = cut(text, pieces=pieces, first_words=first_words, max_chars=max_chars)
+    assert letters("".join(segments)) == letters(text)
+    for segment in segments:
+        assert segment == segment.strip()
+        assert letters(segment)
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)

@@ -35,7 +35,7 @@ def test_a_function_runs_once_and_its_result_is_told(call: Call) -> None:
     world.run(9_000)
     assert [a.call for a in world.actions(act.RunTool)] == [WEATHER]
     assert world.said() == ["Let me see.", "Let me see."]
-    assert [item.role for item in world.conversation.history.snapshot()] == [
+    assert [item.role for item in world.view.history.snapshot()] == [
         "user",
         "assistant",
         "tool_call",
@@ -285,7 +285,7 @@ def test_the_model_is_not_told_of_the_filler(call: Call) -> None:
     world = slow(call)
     world.run(15_000)
     assert WAIT not in [text for _, text in world.transcript()]
-    fillers = [item for item in world.conversation.history if item.aside]
+    fillers = [item for item in world.view.history if item.aside]
     assert [(item.role, item.text) for item in fillers] == [("assistant", WAIT)]
     assert [record.record.kind for record in world.actions(act.TurnRecorded)][:2] == [
         "answer",

@@ -25,6 +25,7 @@ from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
+from antiphon.core.state import State
 from antiphon.models.pool import ChainConfig
 from antiphon.models.ports import Kind
 from antiphon.models.scripted import tone
@@ -118,14 +119,16 @@ def test_cancelled_twice_still_releases_its_place() -> None:
 def test_a_bug_in_the_core_ends_only_its_call(
     where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = getattr(Conversation, where)
+    owner: type[Conversation | State] = State if where == "needed_from_ms" else Conversation
+    whole = getattr(owner, where)
 
-    def failing(self: Conversation, *arguments: object) -> object:
-        if self.policy.goodbye == "unlucky" and self.floor is not Floor.OPEN:
+    def failing(self: Conversation | State, *arguments: object) -> object:
+        view = self.view if isinstance(self, Conversation) else self
+        if view.policy.goodbye == "unlucky" and view.floor is not Floor.OPEN:
             raise AssertionError("a bug")
         return whole(self, *arguments)
 
-    monkeypatch.setattr(Conversation, where, failing)
+    monkeypatch.setattr(owner, where, failing)
 
     async def main() -> None:
         models = model_set()

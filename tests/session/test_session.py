@@ -19,12 +19,12 @@ from tests.support import (
 )
 
 from antiphon.core import actions as act
-from antiphon.core import trace
 from antiphon.core.floor import Floor
 from antiphon.errors import ModelError
 from antiphon.models.pool import ChainConfig
 from antiphon.models.ports import Kind, SpeechRequest
 from antiphon.models.scripted import ScriptedTts
+from antiphon.observe import call_trace
 from antiphon.session import ear
 from antiphon.session.door import DoorAudio
 
@@ -224,7 +224,7 @@ def test_a_client_that_stops_sending_has_ended_its_turn() -> None:
 
 def test_a_recorded_call_replays_without_a_difference() -> None:
     async def main() -> list[str]:
-        async with call(trace=True, greet=True, greeting="Hello there.") as line:
+        async with call(greet=True, greeting="Hello there.") as line:
             await line.ended()
             line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
             await line.playing("r2", 500)
@@ -233,12 +233,11 @@ def test_a_recorded_call_replays_without_a_difference() -> None:
             await line.playing("r2", 1_500)
             line.session.feed_audio(say(660, 640, silence_ms=1600), RATE_HZ)
             assert (await line.ended(3)).heard == "You said: stop please"
-        assert line.session.lines is not None
-        return line.session.lines
+        return line.trace
 
     lines = run(main())
     assert len(lines) > 100
-    assert trace.replay(lines) is None
+    assert call_trace.replay(lines) is None
 
 
 def test_an_unknown_vad_is_refused_before_there_is_a_call() -> None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from antiphon.core import trace
 from antiphon.errors import AntiphonError
+from antiphon.observe import call_trace
 
 
 def replay(
@@ -21,9 +21,9 @@ def replay(
     """Run a call's trace through the core. Ends with 1 when it decides differently than was recorded."""
     lines = _read(path)
     try:
-        difference = trace.replay(lines)
-        steps = sum(1 for _ in trace.read(lines)[1])
-    except trace.TraceError as error:
+        difference = call_trace.replay(lines)
+        steps = sum(1 for _ in call_trace.read(lines)[1])
+    except call_trace.TraceError as error:
         raise AntiphonError(f"{path} cannot be replayed: {error}") from None
     if as_json:
         typer.echo(json.dumps(_result(path, steps, difference), ensure_ascii=False, indent=2))
@@ -44,7 +44,7 @@ def _read(path: Path) -> list[str]:
         raise AntiphonError(f"{path} is not a trace: it is not text") from None
 
 
-def _result(path: Path, steps: int, difference: trace.Difference | None) -> dict[str, Any]:
+def _result(path: Path, steps: int, difference: call_trace.Difference | None) -> dict[str, Any]:
     found = None
     if difference is not None:
         found = {

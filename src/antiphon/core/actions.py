@@ -1,7 +1,8 @@
 """Everything a conversation can ask for: one closed set of frozen dataclasses.
 
-The session performs them in order: work for models, the agent's voice, and notices that a door translates for its
-client (or ignores). None of them carries audio.
+The call performs them in order: work for models, the agent's voice, and notices that a protocol translates for its
+client or ignores. None of them carries audio. An action that asks a model for a result carries the number of a job,
+which the result names; warming a prompt has no result, and a function's result names the function call.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from antiphon.core.turn_record import TurnRecord
 
 @dataclass(frozen=True, slots=True)
 class Transcribe:
-    """Transcribe the caller's audio from `start_ms` to `end_ms` (audio clock)."""
+    """Transcribe the user's audio from `start_ms` to `end_ms` (audio clock). `partial`: the user still speaks."""
 
-    turn: int
-    attempt: int
+    job: int
     start_ms: int
     end_ms: int
     partial: bool = False
@@ -30,17 +30,16 @@ class Transcribe:
 
 @dataclass(frozen=True, slots=True)
 class ScoreTurn:
-    """Ask the turn detector about the caller's audio from `start_ms` to `end_ms`."""
+    """Ask the turn detector about the user's audio from `start_ms` to `end_ms`."""
 
-    turn: int
-    attempt: int
+    job: int
     start_ms: int
     end_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class WarmPrompt:
-    """Read history and what the caller has said so far into the prompt cache. Best effort."""
+    """Read history and what the user has said so far into the prompt cache. Best effort: there is no result."""
 
     history: tuple[Item, ...]
     text: str
@@ -48,20 +47,22 @@ class WarmPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Generate a reply. `preemptive`: nothing of it may leave the house, and no tool may run, before `Commit`."""
+    """Generate a reply. `preemptive`: nothing of it may be shown or heard, and no tool run, before `ReplyBegan`."""
 
+    job: int
     reply: str
     history: tuple[Item, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     preemptive: bool = False
     score_text_end: bool = False
-    """First say how likely the caller's last words end where they end, where the model can."""
+    """First say how likely the user's last words end where they end, where the model can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Synthesize:
-    """Synthesise this segment of the reply."""
+    """Synthesize this segment of the reply's text."""
 
+    job: int
     reply: str
     segment: int
     text: str
@@ -149,7 +150,7 @@ class SilencePassed:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The caller's words, so far (`final` False) or for good. A later caption of an item replaces the earlier."""
+    """The user's words, so far (`final` False) or for good. A later transcript of an item replaces the earlier."""
 
     item: str
     text: str

@@ -43,6 +43,9 @@ _DIGIT_WORDS = frozenset(
 )
 _JOINERS = frozenset("""oh dot dash hyphen underscore double triple""".split())
 """Words of dictation that are no proof without a digit or a letter."""
+LISTED_WORDS = _UNFINISHED | _CLOSED | _ANSWERS | _DIGIT_WORDS | _JOINERS
+"""All words that mean something here."""
+
 _OPENING_WORDS = 2
 _TOKEN = re.compile(r"[A-Za-z0-9@'’.]+")
 

@@ -20,6 +20,9 @@ BACKCHANNELS = frozenset(
 _MEANT = frozenset("""no stop wait hold what sorry but actually hello hey listen excuse""".split())
 """One of these is enough, however short the speech."""
 
+LISTED_WORDS = BACKCHANNELS | _MEANT
+"""All words that mean something here."""
+
 _WORDS = re.compile(r"[a-z0-9]+(?:[-'’][a-z0-9]+)*", re.IGNORECASE)
 
 
@@ -36,7 +39,7 @@ def words_of(text: str) -> list[str]:
 def is_backchannel(text: str) -> bool:
     """Non-empty and nothing but "mm-hm", "yeah", "I see"."""
     words = words_of(text)
-    return 0 < len(words) <= 4 and all(_plain(w) in BACKCHANNELS for w in words)
+    return 0 < len(words) <= 4 and all(plain(w) in BACKCHANNELS for w in words)
 
 
 def is_echo(text: str, spoken: str) -> bool:
@@ -81,7 +84,7 @@ def _by_length(policy: Policy, speech_ms: int) -> Verdict:
     return Verdict.MEANT if speech_ms >= policy.barge_in_sure_ms else Verdict.WAIT
 
 
-def _plain(word: str) -> str:
+def plain(word: str) -> str:
     """`mmm` and "mhmm" are `mm` and `mhm`."""
     if word in BACKCHANNELS:
         return word

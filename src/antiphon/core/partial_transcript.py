@@ -2,14 +2,14 @@
 
 After the local agreement of Liu, Spanakis and Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition and
 Translation by Partial Hypothesis Selection" (Interspeech 2020), for models that hear a turn anew for each partial.
-New words are shown at once all the same. Knows words only: no audio, no model, no call.
+New words are shown at once all the same.
 """
 
 from __future__ import annotations
 
 
 class PartialTranscript:
-    """Of one utterance."""
+    """The partial transcripts of one utterance, smoothed."""
 
     def __init__(self) -> None:
         self._before: list[str] = []

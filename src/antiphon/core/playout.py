@@ -1,12 +1,13 @@
 """The playout ledger of one reply: what was made, sent and heard, and which words that covers.
 
-The caller's position comes from reports of the client where there are any, else from a clock that starts with the first
-sent audio. Knows no audio, only durations; decides nothing.
+The position in playout comes from reports of the client where there are any, else from a clock that starts with the
+first audio that was sent. There are only durations here, no audio.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 REPORT_TRUST_MS = 250
 """A report is extrapolated by the clock for at most this long: clients report every 100 to 200 ms."""
@@ -17,8 +18,8 @@ REPORT_SLACK_MS = 100
 
 
 @dataclass(slots=True)
-class Span:
-    """One clause: its text, and where its audio lies in the reply."""
+class Segment:
+    """One segment: its text, and where its audio lies in the reply."""
 
     text: str
     start_ms: int = 0
@@ -26,11 +27,27 @@ class Span:
     done: bool = False
 
 
+class Playout(Protocol):
+    """What others may read of a reply's playout."""
+
+    @property
+    def total_ms(self) -> int: ...
+    @property
+    def sent_ms(self) -> int: ...
+    def position(self, now_ms: int) -> int: ...
+    def heard(self, position_ms: int) -> tuple[str, str]: ...
+    def word_start(self, position_ms: int) -> int: ...
+
+
 class PlayoutLedger:
+    """`reports`: the client says how much it has played."""
+
     def __init__(self, *, reports: bool) -> None:
-        self.spans: list[Span] = []
+        self.segments: list[Segment] = []
         self.total_ms = 0
         self.sent_ms = 0
+        self.paused = False
+        """What is sent left before the pause, and does not count."""
         self._reports = reports
         self._base_ms = 0
         self._since_ms: int | None = None
@@ -43,28 +60,28 @@ class PlayoutLedger:
 
     # -- what was made -----------------------------------------------------------------------------
 
-    def add_clause(self, text: str) -> int:
-        """-> index of the new clause."""
-        self.spans.append(Span(text))
-        return len(self.spans) - 1
+    def add_segment(self, text: str) -> int:
+        """-> index of the new segment."""
+        self.segments.append(Segment(text))
+        return len(self.segments) - 1
 
-    def add_audio(self, clause: int, duration_ms: int) -> None:
-        """Audio arrives clause by clause, in order."""
-        span = self.spans[clause]
-        if not span.duration_ms:
-            span.start_ms = self.total_ms
-        span.duration_ms += duration_ms
+    def add_audio(self, segment: int, duration_ms: int) -> None:
+        """Audio arrives segment by segment, in order."""
+        part = self.segments[segment]
+        if not part.duration_ms:
+            part.start_ms = self.total_ms
+        part.duration_ms += duration_ms
         self.total_ms += duration_ms
 
-    def finish_clause(self, clause: int) -> None:
-        span = self.spans[clause]
-        if not span.duration_ms:
-            span.start_ms = self.total_ms
-        span.done = True
+    def finish_segment(self, segment: int) -> None:
+        part = self.segments[segment]
+        if not part.duration_ms:
+            part.start_ms = self.total_ms
+        part.done = True
 
     @property
     def made(self) -> bool:
-        return all(span.done for span in self.spans)
+        return all(segment.done for segment in self.segments)
 
     # -- what was sent and heard --------------------------------------------------------------------
 
@@ -94,12 +111,12 @@ class PlayoutLedger:
     def pause(self, now_ms: int, *, cleared: bool) -> None:
         """Sending has stopped. `cleared`: what was sent and not played is dropped at the client."""
         self._base_ms = self.position(now_ms) if cleared else self.sent_ms
-        self._since_ms = None
+        self._since_ms, self.paused = None, True
 
     def rewind(self, to_ms: int) -> None:
         """Sending goes on from here: what lies after it was dropped."""
         self.sent_ms = self._base_ms = to_ms
-        self._since_ms = None
+        self._since_ms, self.paused = None, False
 
     def position(self, now_ms: int) -> int:
         """How much of the reply has been heard by now."""
@@ -127,52 +144,52 @@ class PlayoutLedger:
     def heard(self, position_ms: int) -> tuple[str, str]:
         """-> (text heard, text not heard). A word counts once its last sound has been played.
 
-        Within a clause words are placed in proportion to their letters, which is within a word of the truth for
-        clauses of a few seconds.
+        Within a segment words are placed in proportion to their letters, which is within a word of the truth for
+        segments of a few seconds.
         """
         heard: list[str] = []
         unheard: list[str] = []
-        for span in self.spans:
-            done, rest = _split_words(span, position_ms)
+        for segment in self.segments:
+            done, rest = _split_words(segment, position_ms)
             (unheard if unheard else heard).append(done)
             unheard.append(rest) if rest else None
         return _join(heard), _join(unheard)
 
     def word_start(self, position_ms: int) -> int:
         """Position of the word being said at `position_ms`, so that a resumed reply repeats it whole."""
-        for span in self.spans:
-            if span.start_ms <= position_ms < span.start_ms + span.duration_ms:
-                best_ms = span.start_ms
-                for start_ms, _ in _word_times(span):
+        for segment in self.segments:
+            if segment.start_ms <= position_ms < segment.start_ms + segment.duration_ms:
+                best_ms = segment.start_ms
+                for start_ms, _ in _word_times(segment):
                     if start_ms <= position_ms:
                         best_ms = start_ms
                 return best_ms
         return position_ms
 
 
-def _word_times(span: Span) -> list[tuple[int, int]]:
+def _word_times(segment: Segment) -> list[tuple[int, int]]:
     """(start, end) of each word, relative to the reply."""
-    words = span.text.split()
+    words = segment.text.split()
     letters = sum(len(word) + 1 for word in words) or 1
     times: list[tuple[int, int]] = []
     count = 0
     for word in words:
-        start = span.start_ms + span.duration_ms * count // letters
+        start = segment.start_ms + segment.duration_ms * count // letters
         count += len(word) + 1
-        times.append((start, span.start_ms + span.duration_ms * count // letters))
+        times.append((start, segment.start_ms + segment.duration_ms * count // letters))
     return times
 
 
-def _split_words(span: Span, position_ms: int) -> tuple[str, str]:
-    if span.done and position_ms >= max(span.start_ms + span.duration_ms, 1):
-        return span.text, ""
-    if position_ms <= span.start_ms or not span.duration_ms:
-        return "", span.text
-    words = span.text.split()
-    # While a clause is still being synthesised its length is unknown: what is there may be only its beginning,
+def _split_words(segment: Segment, position_ms: int) -> tuple[str, str]:
+    if segment.done and position_ms >= max(segment.start_ms + segment.duration_ms, 1):
+        return segment.text, ""
+    if position_ms <= segment.start_ms or not segment.duration_ms:
+        return "", segment.text
+    words = segment.text.split()
+    # While a segment is still being synthesised its length is unknown: what is there may be only its beginning,
     # so a word counts only when even the audio made so far would cover it.
-    heard = sum(1 for _, end_ms in _word_times(span) if end_ms <= position_ms)
-    if not span.done:
+    heard = sum(1 for _, end_ms in _word_times(segment) if end_ms <= position_ms)
+    if not segment.done:
         heard = min(heard, max(len(words) - 1, 0))
     return " ".join(words[:heard]), " ".join(words[heard:])
 

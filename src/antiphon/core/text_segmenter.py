@@ -1,27 +1,27 @@
-"""Streamed text in, speakable clauses out: a short first one, then clauses at punctuation.
+"""Streamed text in, speakable segments out: a short first one, then segments at punctuation.
 
-Latency to the first sound is the time to the first clause, so the first is cut after a few whole words; later ones
-are cut where a speaker would breathe. Knows no voice and no language model.
+Latency to the first sound is the time to the first segment, so the first is cut after a few whole words; later ones
+are cut where a speaker would breathe.
 """
 
 from __future__ import annotations
 
 import re
 
-_ABBREVIATIONS = frozenset(
+ABBREVIATIONS = frozenset(
     """mr mrs ms dr prof st jr sr vs etc e.g i.e a.m p.m no vol fig approx dept inc ltd co u.s""".split()
 )
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"')\]”’]*(?=\s)|[。！？]")
 _BREATH = re.compile(r"[,;:—–][\"')\]”’]*(?=\s)|\n+")
 _MIN_BREATH_CHARS = 24
-"""A breath is no place to cut while the clause is shorter than this."""
+"""A breath is no place to cut while the segment is shorter than this."""
 _MIN_REST_CHARS = 8
 _FIRST_BREATH_CHARS = 24
-"""A first clause ends at a breath within this much text."""
+"""A first segment ends at a breath within this much text."""
 
 
 class TextSegmenter:
-    """Feed text as it is generated; take clauses as they are ready. One instance per reply."""
+    """Feed text as it is generated; take segments as they are ready. One instance per reply."""
 
     def __init__(self, *, first_words: int, max_chars: int) -> None:
         self._first_words = first_words
@@ -30,21 +30,21 @@ class TextSegmenter:
         self._first = True
 
     def feed(self, text: str) -> list[str]:
-        """-> clauses that are complete now, each stripped and not empty."""
+        """-> segments that are complete now, each stripped and not empty."""
         self._text += text
-        clauses: list[str] = []
+        segments: list[str] = []
         while (cut := self._cut()) is not None:
-            clause, self._text = self._text[:cut].strip(), self._text[cut:]
-            if _speakable(clause):
-                clauses.append(clause)
+            segment, self._text = self._text[:cut].strip(), self._text[cut:]
+            if _speakable(segment):
+                segments.append(segment)
                 self._first = False
-        return clauses
+        return segments
 
     def flush(self) -> list[str]:
         """The text is complete -> whatever is left."""
-        clauses = self.feed("\n")
+        segments = self.feed("\n")
         rest, self._text = self._text.strip(), ""
-        return [*clauses, rest] if _speakable(rest) else clauses
+        return [*segments, rest] if _speakable(rest) else segments
 
     def _cut(self) -> int | None:
         text = self._text
@@ -64,7 +64,7 @@ class TextSegmenter:
         return sentence
 
     def _first_cut(self, limit: int) -> int | None:
-        """End of the first few words, when they are followed by enough to make the rest a clause of its own."""
+        """End of the first few words, when they are followed by enough to make the rest a segment of its own."""
         if not self._first_words:
             return None
         head = self._text[:limit]
@@ -72,13 +72,13 @@ class TextSegmenter:
         ends = [m.end() for m in re.finditer(r"\S+(?=\s)", head)]
         breath = _BREATH.search(head)
         if breath is not None and start < breath.end() <= start + _FIRST_BREATH_CHARS:
-            cut = breath.end()  # "Sure, " is a clause of its own: the voice starts with it
+            cut = breath.end()  # "Sure, " is a segment of its own: the voice starts with it
         elif len(ends) >= self._first_words:
             cut = ends[self._first_words - 1]
         else:
             return None
         rest = self._text[cut:limit].strip()
-        # A last word alone would be said in a breath of its own; better one clause of four words than three and one.
+        # A last word alone would be said in a breath of its own; better one segment of four words than three and one.
         return cut if len(rest) >= _MIN_REST_CHARS or limit == len(self._text) else None
 
 
@@ -86,7 +86,7 @@ def _sentence_end(text: str) -> int | None:
     for match in _SENTENCE_END.finditer(text):
         word = text[: match.start()].rsplit(None, 1)[-1:] or [""]
         bare = word[0].lower().lstrip("(\"'“‘")
-        if match.group().startswith(".") and (bare in _ABBREVIATIONS or _initial(bare)):
+        if match.group().startswith(".") and (bare in ABBREVIATIONS or _initial(bare)):
             continue
         if match.group().startswith(".") and bare.isdigit() and _list_number(text, match.start()):
             continue

@@ -1,7 +1,4 @@
-"""Functions of ours that are running, and for which of them the caller has not been told to wait.
-
-Decides when a wait is long enough to be bridged by a word, and by which. Knows neither the floor nor the history.
-"""
+"""What is said while a function of ours keeps the user waiting: when, and with which words."""
 
 from __future__ import annotations
 
@@ -16,13 +13,14 @@ class _Wait:
     filler: str
 
 
-class Bridges:
+class ToolFillers:
     """At most one filler per function call; one filler serves all that are running."""
 
     def __init__(self) -> None:
         self._waits: dict[str, _Wait] = {}
 
     def begin(self, call_id: str, filler: str, now_ms: int) -> None:
+        """This call is running; `filler` are words of its own, empty for the policy's."""
         self._waits[call_id] = _Wait(now_ms, filler)
 
     def end(self, call_id: str) -> None:

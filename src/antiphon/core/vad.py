@@ -1,7 +1,7 @@
 """Speech probabilities in, speech start / pause / resume out: hysteresis and nothing else.
 
-Works on the audio clock (milliseconds of the caller's audio), so its answers do not depend on how the audio was
-delivered. Knows neither turns nor the agent.
+Everything is counted on the audio clock (milliseconds of the user's audio), so the answers do not depend on how the
+audio was delivered.
 """
 
 from __future__ import annotations
@@ -60,9 +60,13 @@ class SpeechDetector:
             return VadChange.PAUSE
         return None
 
+    def skip(self, end_ms: int) -> None:
+        """Audio up to here was heard and is not judged."""
+        self.heard_ms = end_ms
+
     @property
     def silence_ms(self) -> int:
-        """How long the caller has been silent, on the audio clock."""
+        """How long the user has been silent, on the audio clock."""
         return self.heard_ms - self.voiced_until_ms
 
     def reset(self) -> None:

@@ -11,9 +11,9 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
-from antiphon.core.trace import TraceError
 from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
+from antiphon.observe.call_trace import TraceError
 from antiphon.observe.figures import CallFigures, call_figures
 from antiphon.observe.report_call import Call, read_call
 from antiphon.observe.report_score import Track, legend, rows

@@ -269,7 +269,7 @@ class Connection:
             lambda number: self._started_frame(start, session, number, resumed=True),
             wire.outlives_its_connection,
         )
-        self._door.notice(FloorChanged(session.conversation.floor))
+        self._door.notice(FloorChanged(session.view.floor))
         session.release()
 
     # -- what the client says -------------------------------------------------------------------
@@ -304,7 +304,7 @@ class Connection:
             case wire.Configure():
                 self._configure(message, self._session)
             case wire.Hold():
-                if self._session.conversation.floor in _ANSWERING:
+                if self._session.view.floor in _ANSWERING:
                     self._session.post(ev.RequestCancel())
             case wire.Commit():
                 self._commit(self._session)
@@ -327,17 +327,17 @@ class Connection:
         self._door.use(wire.agreed(start))
         self._audio.use(start)
         session.agent = self._wishes.agent(start, session.agent)
-        session.post(ev.Configure(policy_for(start, session.conversation.policy)))
+        session.post(ev.Configure(policy_for(start, session.view.policy)))
         self._welcome(start, session)
         if not start.greeting:
             session.post(ev.RequestCancel())
 
     def _configure(self, wishes: wire.Configure, session: Session) -> None:
         session.agent = self._wishes.agent(wishes, session.agent)
-        policy = session.conversation.policy
+        policy = session.view.policy
         auto_turns = policy.auto_turns if wishes.listen is None else wishes.listen == "open"
         if auto_turns != policy.auto_turns:
-            if session.conversation.listener.turn is not None:  # nobody would end it now
+            if session.view.turn_open:  # nobody would end it now
                 self._commit(session)
             session.post(ev.Configure(replace(policy, auto_turns=auto_turns)))
 

@@ -198,7 +198,7 @@ def _result(session: Session, door: _FileDoor) -> Answer:
         rate_hz=ANSWER_RATE_HZ,
         record=record,
         total_ms=session.now_ms,
-        history=session.conversation.history.snapshot(),
+        history=session.view.history.snapshot(),
     )
 
 

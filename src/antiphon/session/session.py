@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core import trace
-from antiphon.core.conversation import Conversation
+from antiphon.core.conversation import Conversation, ConversationView
 from antiphon.core.floor import Floor
 from antiphon.core.playout import REPORT_TRUST_MS
 from antiphon.core.policy import Policy
@@ -46,6 +45,8 @@ log = logging.getLogger(__name__)
 _LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.OVERLAP)
 _RELEASE_S = 5.0
 
+TraceSink = Callable[[int, ev.Event | None, list[act.Action]], None]
+"""Told every step: when it was, the event (None: time passed), and what came of it."""
 Observer = Callable[["Session", ev.Event | None, list[act.Action]], None]
 
 
@@ -62,17 +63,18 @@ class Session:
         agent: Agent,
         observers: tuple[Observer, ...] = (),
         denoise: int = 0,
+        trace: TraceSink | None = None,
     ) -> None:
         self.call_id = call_id
         self.records: list[TurnRecord] = []
-        self.conversation = Conversation(policy)
+        self._conversation = Conversation(policy)
+        self.view: ConversationView = self._conversation.view
         self.door = door
-        self.lines: list[str] | None = None
-        """The call's trace, when `record_trace` was asked for."""
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._models = models
         self._observers = observers
+        self._trace = trace
         self._denoise = denoise
         self._ear = Ear(
             call_id,
@@ -134,10 +136,6 @@ class Session:
             reply, from_ms, pcm, self.door.audio.rate_hz, self.now_ms
         )
 
-    def record_trace(self) -> None:
-        """Keep every event from now on in `lines`. Call it before the first one."""
-        self.lines = [trace.header(self.conversation.policy)]
-
     async def run(self, *, greet: bool = True, max_s: float = 3600) -> None:
         """From the first word to the end of the call. Everything is freed when it returns, however it returns."""
         try:
@@ -185,10 +183,10 @@ class Session:
         if self.ended:
             return
         try:
-            now_ms, conversation = self.now_ms, self.conversation
+            now_ms, conversation = self.now_ms, self._conversation
             out = conversation.tick(now_ms) if event is None else conversation.handle(event, now_ms)
-            if self.lines is not None and (out or event is not None):
-                self.lines.append(trace.line(now_ms, event, out))
+            if self._trace is not None:
+                self._trace(now_ms, event, out)
             for action in out:
                 self._perform(action)
             for observe in self._observers:
@@ -211,7 +209,7 @@ class Session:
 
     def _arm(self) -> None:
         try:
-            due_ms = None if self.ended else self.conversation.deadline()
+            due_ms = None if self.ended else self._conversation.deadline()
         except Exception:
             log.exception("call %s: no deadline", self.call_id)
             self._fail()
@@ -243,7 +241,7 @@ class Session:
             case act.Generate():
                 runners.generate(action)
             case act.Synthesize():
-                runners.speak(action)
+                runners.synthesize(action)
             case act.RunTool():
                 runners.run_tool(action)
             case act.CancelReply():
@@ -254,7 +252,7 @@ class Session:
                 self._outlet.play(action.reply, action.from_ms)
             case act.Pause() | act.StopPlayout():
                 self._outlet.pause()
-                if self._tap is not None and self.conversation.policy.client_can_clear:
+                if self._tap is not None and self.view.policy.client_can_clear:
                     self._tap.taken_back(action.reply, self.now_ms)
                 self.door.drop_audio(action.reply)
             case _:
@@ -277,7 +275,7 @@ class Session:
 
     def hold(self, limit_ms: int) -> None:
         """The client is lost and may come back within `limit_ms`: the agent's voice waits, and does not ask why."""
-        policy = self._present_policy = self.conversation.policy
+        policy = self._present_policy = self.view.policy
         self._outlet.hold()
         patience_ms = policy.reply_timeout_ms + limit_ms
         waiting = replace(policy, idle_prompt_after_ms=0, reply_timeout_ms=patience_ms)
@@ -286,10 +284,10 @@ class Session:
     def release(self) -> None:
         """A client is there again: speak on, from the word that was last known to be heard."""
         self.post(ev.Configure(self._present_policy))
-        playing, reply = self._outlet.release(), self.conversation.speaker.reply
+        playing, reply = self._outlet.release(), self.view.reply
         if reply is not None and playing == reply.id:
-            heard_ms = reply.ledger.position(self.now_ms) - REPORT_TRUST_MS
-            self._perform(act.Play(reply.id, reply.ledger.word_start(max(heard_ms, 0))))
+            heard_ms = reply.playout.position(self.now_ms) - REPORT_TRUST_MS
+            self._perform(act.Play(reply.id, reply.playout.word_start(max(heard_ms, 0))))
 
     # -- the caller's audio ---------------------------------------------------------------------
 
@@ -340,7 +338,7 @@ class Session:
             return
         self.post(ev.VadScored(probability, end_ms))
         try:
-            self._ear.kept.trim(self.conversation.needed_from_ms())
+            self._ear.kept.trim(self.view.needed_from_ms())
         except Exception:
             log.exception("call %s: what it needs of the caller's audio", self.call_id)
             self._fail()

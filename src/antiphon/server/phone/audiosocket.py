@@ -273,7 +273,7 @@ class _Line:
 
     def _on_key(self, session: Session, digit: str) -> None:
         """A key stops the agent, as on every telephone."""
-        conversation = session.conversation
+        conversation = session.view
         if conversation.floor in _TAKEN_BACK and conversation.policy.interruptible:
             session.post(ev.RequestCancel())
         assert self._keypad is not None

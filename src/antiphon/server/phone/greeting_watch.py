@@ -84,7 +84,7 @@ class GreetingWatch:
             self._over = True
             session.post(ev.Finish("an answering machine"))
             return
-        policy = session.conversation.policy
+        policy = session.view.policy
         session.post(ev.Configure(replace(policy, auto_reply=False, idle_prompt_after_ms=0)))
         session.post(ev.RequestCancel())
 

@@ -283,7 +283,7 @@ class Stream:
 
     def _on_key(self, session: Session, keypad: Keypad, digit: str) -> None:
         """A key stops the agent at once: nobody presses one by mistake."""
-        if session.conversation.floor in _TAKEN_BACK and session.conversation.policy.interruptible:
+        if session.view.floor in _TAKEN_BACK and session.view.policy.interruptible:
             session.post(ev.RequestCancel())
         keypad.press(digit)
 

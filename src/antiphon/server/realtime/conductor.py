@@ -130,7 +130,7 @@ class Conductor:
     def _clear_output(self, event: dict[str, Any]) -> None:
         """Stops the response as well, should it still be in the making: nothing else could come of it."""
         if self.clear_line is not None:
-            live = self._call.conversation.speaker.reply
+            live = self._call.view.reply
             if live is not None and live.committed:
                 self._call.post(ev.RequestCancel(live.id))
             self.clear_line()
@@ -220,7 +220,7 @@ class Conductor:
         return given
 
     def _check_free(self, item_id: str, core_id: str) -> None:
-        if item_id in self._encoder.items or self._call.conversation.is_taken(core_id):
+        if item_id in self._encoder.items or self._call.view.is_taken(core_id):
             raise PeerError(
                 f"an item with the id {item_id[:80]!r} exists already",
                 "item_create_duplicate_item_id",
@@ -242,7 +242,7 @@ class Conductor:
                 "item_create_invalid_previous_item_id",
                 "previous_item_id",
             )
-        history = self._call.conversation.history
+        history = self._call.view.history
         known = (names.core(item_id) for item_id in items.before(previous))
         return next((core_id for core_id in known if history.find(core_id) is not None), "root")
 
@@ -280,8 +280,8 @@ class Conductor:
     def _item_delete(self, event: dict[str, Any]) -> None:
         item_id = self._known(event, "delete")
         core_id = self._encoder.names.core(item_id)
-        conversation = self._call.conversation
-        live = conversation.speaker.reply
+        conversation = self._call.view
+        live = conversation.reply
         if (
             live is not None and live.committed and live.item == core_id
         ) or conversation.history.find(core_id) is not None:
@@ -359,7 +359,7 @@ class Conductor:
     def _speak_aside(
         self, params: Mapping[str, Any], options: dict[str, Any], told: tuple[Item, ...] | None
     ) -> None:
-        history = self._call.conversation.history.snapshot() if told is None else told
+        history = self._call.view.history.snapshot() if told is None else told
         agent = self._call.agent
         request = LlmRequest(
             messages=messages(options.get("instructions", agent.prompt), history),
@@ -376,7 +376,7 @@ class Conductor:
 
     async def _input(self, given: list[dict[str, Any]]) -> tuple[Item, ...]:
         """The context that a response is to have instead of the conversation."""
-        history, names = self._call.conversation.history, self._encoder.names
+        history, names = self._call.view.history, self._encoder.names
         told: list[Item] = []
         for number, raw in enumerate(given):
             at = f"response.input[{number}]"

@@ -154,7 +154,7 @@ class Connection:
         limits = self._calls.settings.realtime
         items = Items(limits.max_kept_audio_bytes)
         self._door.encoder = encoder = Encoder(session, self._names, items, self._door.emit)
-        kept_ms = call.conversation.policy.max_turn_ms + _KEPT_MARGIN_MS
+        kept_ms = call.view.policy.max_turn_ms + _KEPT_MARGIN_MS
         intake = Intake(call, encoder.hearing, limits.max_append_bytes, kept_ms)
         encoder.hearing.clip, encoder.hearing.wire_ms = intake.clip, intake.wire_ms
         conductor = Conductor(call, self._calls.models, encoder, intake, self._codec, owner)

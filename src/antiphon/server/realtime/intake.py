@@ -71,7 +71,7 @@ class Intake:
 
     def _check_room(self) -> None:
         waiting_ms = self.received_ms - self._hearing.taken_ms
-        turn_open = self._call.conversation.policy.auto_turns
+        turn_open = self._call.view.policy.auto_turns
         if turn_open or waiting_ms <= self._kept_ms or self._told_full:
             return
         self._told_full = True

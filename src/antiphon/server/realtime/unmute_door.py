@@ -94,9 +94,9 @@ class UnmuteDoor:
     def send_audio(self, reply: str, pcm: Pcm16) -> None:
         self._sound(pcm)
         self._sent += len(pcm)
-        live = self.call.conversation.speaker.reply
+        live = self.call.view.reply
         if live is not None and live.id == reply:
-            self._tell(live.ledger.heard(self._sent * 1000 // VOICE_RATE_HZ)[0])
+            self._tell(live.playout.heard(self._sent * 1000 // VOICE_RATE_HZ)[0])
 
     def drop_audio(self, reply: str) -> None:
         """What was sent will be heard."""
@@ -143,7 +143,7 @@ class UnmuteDoor:
             self.call.post(ev.Finish("the agent said goodbye"))
 
     def chat_history(self) -> list[dict[str, str]]:
-        history = self.call.conversation.history.snapshot()
+        history = self.call.view.history.snapshot()
         told = [(i.role, i.text) for i in history if i.role in ("user", "assistant")]
         prompt = self.call.agent.prompt
         return [{"role": role, "content": text} for role, text in (("system", prompt), *told)]

@@ -1,7 +1,7 @@
 """A call as text: every event with its time and what the conversation answered, one JSON object a line.
 
 The same format for golden tests and for calls recorded in production. `replay` feeds a trace to a fresh Conversation
-and reports the first difference. Knows no files: lines in, lines out.
+and reports the first difference. There are only lines here, no files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from antiphon.core import actions, events
 from antiphon.core.conversation import Conversation
 from antiphon.core.policy import Policy
 
-VERSION = 1
+VERSION = 2
 
 _EVENTS = {cls.__name__: cls for cls in typing.get_args(events.Event)}
 
@@ -28,6 +28,18 @@ class TraceError(ValueError):
 
 def header(policy: Policy) -> str:
     return _dump({"antiphon_trace": VERSION, "policy": _settings(policy)})
+
+
+class CallTrace:
+    """Records one call; `take` is what the call tells every step to."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.lines = [header(policy)]
+
+    def take(self, now_ms: int, event: events.Event | None, out: list[actions.Action]) -> None:
+        """A step of the call. A tick from which nothing came is left out."""
+        if out or event is not None:
+            self.lines.append(line(now_ms, event, out))
 
 
 def line(now_ms: int, event: events.Event | None, out: list[actions.Action]) -> str:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core import events as ev
-from antiphon.core import trace
 from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
+from antiphon.observe import call_trace
 from antiphon.testing.world import World
 
 EVENTS: tuple[type, ...] = typing.get_args(ev.Event)
@@ -47,8 +47,8 @@ def example(cls: type) -> Any:
 @pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
 def test_every_event_survives_the_round_trip(cls: type) -> None:
     event = example(cls)
-    line = trace.line(1, event, [])
-    assert trace.decode_event(json.loads(line)["event"]) == event
+    line = call_trace.line(1, event, [])
+    assert call_trace.decode_event(json.loads(line)["event"]) == event
 
 
 @pytest.mark.parametrize("cls", EVENTS, ids=lambda cls: cls.__name__)
@@ -59,12 +59,12 @@ def test_defaults_are_left_out_and_come_back(cls: type) -> None:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
     event = cls(**required)
-    encoded = trace.encode(event)
+    encoded = call_trace.encode(event)
     assert set(encoded) == {"type", *required}
-    assert trace.decode_event(json.loads(json.dumps(encoded))) == event
+    assert call_trace.decode_event(json.loads(json.dumps(encoded))) == event
 
 
-HEADER = trace.header(Policy())
+HEADER = call_trace.header(Policy())
 
 
 def call() -> World:
@@ -75,12 +75,14 @@ def call() -> World:
 
 def test_a_call_replays_without_a_difference() -> None:
     lines = call().lines
-    assert trace.replay(lines) is None
-    assert trace.replay(["", *lines, "  "]) is None
+    assert call_trace.replay(lines) is None
+    assert call_trace.replay(["", *lines, "  "]) is None
 
 
 def test_the_policy_travels_with_the_trace() -> None:
-    policy, steps = trace.read([trace.header(Policy(greeting="Ahoy", interruptible=False))])
+    policy, steps = call_trace.read(
+        [call_trace.header(Policy(greeting="Ahoy", interruptible=False))]
+    )
     assert (policy.greeting, policy.interruptible) == ("Ahoy", False)
     assert list(steps) == []
 
@@ -89,7 +91,7 @@ def test_a_difference_is_found_where_it_is() -> None:
     lines = call().lines
     number = next(i for i, line in enumerate(lines) if "ReplyEnded" in line)
     lines[number] = lines[number].replace("Hello.", "Hullo.")
-    difference = trace.replay(lines)
+    difference = call_trace.replay(lines)
     assert difference is not None
     assert difference.line_number == number + 1
     assert "Hullo." in str(difference)
@@ -100,11 +102,11 @@ def test_a_difference_is_found_where_it_is() -> None:
     ("lines", "message"),
     [
         ([], "trace version none"),
-        (['{"antiphon_trace": 0}'], "trace version 0, this is version 1: record the call again"),
-        (['{"antiphon_trace": 2, "policy": {"new": 1}}'], "trace version 2"),
-        (['{"antiphon_trace": 1, "policy": {"colour": "red"}}'], "Policy has no field 'colour'"),
-        (['{"antiphon_trace": 1, "policy": {"min_silence_ms": "x"}}'], "Policy.min_silence_ms"),
-        (['{"antiphon_trace": 1, "policy": []}'], "policy is not an object"),
+        (['{"antiphon_trace": 0}'], "trace version 0, this is version 2: record the call again"),
+        (['{"antiphon_trace": 1, "policy": {"new": 1}}'], "trace version 1"),
+        (['{"antiphon_trace": 2, "policy": {"colour": "red"}}'], "Policy has no field 'colour'"),
+        (['{"antiphon_trace": 2, "policy": {"min_silence_ms": "x"}}'], "Policy.min_silence_ms"),
+        (['{"antiphon_trace": 2, "policy": []}'], "policy is not an object"),
         (["not json"], "line 1 is not JSON"),
         (["[1, 2]"], "line 1 is not an object"),
         ([HEADER, '{"event": {"type": "Started"}}'], "line 2 is not a step"),
@@ -125,15 +127,15 @@ def test_a_difference_is_found_where_it_is() -> None:
     ],
 )
 def test_what_is_no_trace_is_refused_with_a_reason(lines: list[str], message: str) -> None:
-    with pytest.raises(trace.TraceError) as refused:
-        trace.replay(lines)
+    with pytest.raises(call_trace.TraceError) as refused:
+        call_trace.replay(lines)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_what_a_client_sent_along_never_breaks_the_recording() -> None:
     event = ev.RequestReply({"odd": {1, 2}, "bytes": b"x", "tuple": (1,)})
-    assert json.loads(trace.line(1, event, []))["event"]["options"]["tuple"] == [1]
+    assert json.loads(call_trace.line(1, event, []))["event"]["options"]["tuple"] == [1]
 
 
 JSON = st.recursive(
@@ -151,7 +153,7 @@ def test_garbage_gives_an_event_or_a_trace_error(cls: type, data: st.DataObject)
     fields = [field.name for field in dataclasses.fields(cls)]
     garbage = {name: data.draw(JSON) for name in fields if data.draw(st.booleans())}
     try:
-        event = trace.decode_event({**garbage, "type": cls.__name__})
-    except trace.TraceError:
+        event = call_trace.decode_event({**garbage, "type": cls.__name__})
+    except call_trace.TraceError:
         return
     assert isinstance(event, cls)

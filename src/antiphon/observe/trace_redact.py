@@ -1,17 +1,15 @@
 """What people said, taken out of a trace so that it still replays to the same decisions.
 
-The core's decisions depend on words in few ways: whether a word is on one of its lists (`endpointing`, `barge_in`,
-`clauses`), how long it is (`playback`), which characters are letters, digits or punctuation, and whether two words
-are the same (echoes; a transcript that has changed). So words on the lists stay, and every other word becomes a made
-up one of the same length, another for each word: `Call Anna, Anna!` -> `Xxxx Xxxa, Xxxa!`. Digits become other
+The core's decisions depend on words in few ways: whether a word is on one of its lists (`endpointing`, `interruption`,
+`text_segmenter`), how long it is (`playout`), which characters are letters, digits or punctuation, and whether two
+words are the same (echoes; a transcript that has changed). So words on the lists stay, and every other word becomes a
+made up one of the same length, another for each word: `Call Anna, Anna!` -> `Xxxx Xxxa, Xxxa!`. Digits become other
 digits, spoken digits other spoken digits, spelled letters other letters.
 
 What remains readable: function words, fillers, lengths, punctuation, which words are repeated, names of tools, ids,
 and the reasons of failures. The made up words are numbered in the order in which they appear and hold nothing else.
-Two things may make a redacted trace replay differently: a word that was cut in two because no clause may be longer
+Two things may make a redacted trace replay differently: a word that was cut in two because no segment may be longer
 than `max_segment_chars`, and more different words of one or two letters than there are made up ones.
-
-Knows the format of a trace, no file.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from typing import Any
 
 from antiphon.core import endpointing, interruption, text_segmenter
 from antiphon.core.policy import Policy
-from antiphon.core.trace import TraceError
+from antiphon.observe.call_trace import TraceError
 
 _NUMBERS = frozenset("zero one two three four five six seven eight nine ten".split())
 _ASKED = frozenset(
@@ -33,17 +31,8 @@ _ASKED = frozenset(
     date of birth pin""".split()
 )
 """The words of `endpointing._ASKS_DICTATION`."""
-_ABBREVIATIONS = text_segmenter._ABBREVIATIONS
 _KEPT = (
-    endpointing._UNFINISHED
-    | endpointing._CLOSED
-    | endpointing._ANSWERS
-    | endpointing._DIGIT_WORDS
-    | endpointing._JOINERS
-    | interruption.BACKCHANNELS
-    | interruption._MEANT
-    | _ABBREVIATIONS
-    | _ASKED
+    endpointing.LISTED_WORDS | interruption.LISTED_WORDS | text_segmenter.ABBREVIATIONS | _ASKED
 ) - _NUMBERS
 
 _FIRST = "xqzjkv"
@@ -56,7 +45,7 @@ _FOREIGN_DIGITS = "٠١٢٣٤٥٦٧٨٩"
 _CASELESS = "İıſ\u212a"
 """Letters that match [a-z] when case is ignored. They stay: any other would be read differently somewhere."""
 
-_DOTTED = "|".join(re.escape(word) for word in sorted(_ABBREVIATIONS) if "." in word)
+_DOTTED = "|".join(re.escape(word) for word in sorted(text_segmenter.ABBREVIATIONS) if "." in word)
 _PIECES = re.compile(
     rf"(?P<dotted>(?<![A-Za-z0-9])(?:{_DOTTED})(?![A-Za-z0-9]))"
     rf"|(?P<word>[A-Za-z0-9{_CASELESS}]+(?:[-'’][A-Za-z0-9{_CASELESS}]+)*)"
@@ -92,7 +81,7 @@ class Pseudonyms:
         if match.lastgroup == "foreign":
             return self._foreign(found)
         word = found.lower().replace("’", "'")
-        if word in _KEPT or interruption._plain(word) in interruption.BACKCHANNELS:
+        if word in _KEPT or interruption.plain(word) in interruption.BACKCHANNELS:
             return found
         return _PARTS.sub(lambda part: self._part(part.group()), found)
 
@@ -152,6 +141,8 @@ class _Redaction:
         self._records = records
         self._names = Pseudonyms()
         self._replies: dict[str, _Reply] = {}
+        self._jobs: dict[int, str] = {}
+        """Jobs that generate a reply -> the reply."""
 
     def run(self) -> Iterator[dict[str, Any]]:
         for record in self._records:
@@ -165,19 +156,27 @@ class _Redaction:
     def _collect(self, record: dict[str, Any]) -> None:
         event = record.get("event", {})
         if event.get("type") == "ReplyText":
-            reply = self._replies.setdefault(event["reply"], _Reply())
+            reply = self._reply_of(event)
             if not reply.closed:
                 reply.words += event["text"]
+        for action in record.get("actions", ()):
+            if action["type"] == "Generate":
+                self._jobs[action["job"]] = action["reply"]
         self._close(record)
+
+    def _reply_of(self, event: dict[str, Any]) -> _Reply:
+        """Of a job that nothing was asked for: one that nobody hears."""
+        name = self._jobs.get(event["job"], "")
+        return self._replies.setdefault(name, _Reply())
 
     def _close(self, record: dict[str, Any]) -> None:
         """What comes for a reply after its end is ignored by the core, and no part of its words."""
         ends = [a for a in record.get("actions", ()) if a["type"] in ("CancelReply", "ReplyEnded")]
         event = record.get("event", {})
-        if event.get("type") in ("ReplyComplete", "ReplyFailed"):
-            ends.append(event)
         for end in ends:
             self._replies.setdefault(end["reply"], _Reply()).closed = True
+        if event.get("type") in ("ReplyComplete", "JobFailed") and event["job"] in self._jobs:
+            self._reply_of(event).closed = True
 
     def _rewrite(self, record: dict[str, Any]) -> dict[str, Any]:
         out = dict(record)
@@ -195,7 +194,7 @@ class _Redaction:
             return {**event, "policy": self._policy(event["policy"])}
         if event["type"] != "ReplyText":
             return self._fields(event)
-        reply, text = self._replies[event["reply"]], event["text"]
+        reply, text = self._reply_of(event), event["text"]
         if reply.closed:
             return self._fields(event)
         start, reply.taken = reply.taken, reply.taken + len(text)

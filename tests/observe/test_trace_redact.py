@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.core.test_properties import AnyCall
 
-from antiphon.core import endpointing, interruption, trace
+from antiphon.core import endpointing, interruption
 from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
-from antiphon.core.trace_redact import Pseudonyms, redact
+from antiphon.observe import call_trace
+from antiphon.observe.trace_redact import Pseudonyms, redact
 from antiphon.testing.world import World
 
 TRACES = Path(__file__).parent.parent / "traces"
@@ -78,7 +79,7 @@ def test_golden_traces_replay_redacted(path: Path) -> None:
     lines = path.read_text().splitlines()
     redacted = redact(lines)
     assert len(redacted) == len(lines)
-    assert trace.replay(redacted) is None
+    assert call_trace.replay(redacted) is None
 
 
 def private_call() -> World:
@@ -98,9 +99,9 @@ def private_call() -> World:
 
 def test_nothing_that_was_said_is_left() -> None:
     lines = private_call().lines
-    assert trace.replay(lines) is None
+    assert call_trace.replay(lines) is None
     redacted = redact(lines)
-    assert trace.replay(redacted) is None
+    assert call_trace.replay(redacted) is None
     text = "\n".join(redacted)
     assert not re.search(
         "(?i)anna|schmidt|oslo|harriet|4929|elm|street|result of|instruct.*ask", text
@@ -115,14 +116,14 @@ def test_a_difference_in_a_decision_is_still_found() -> None:
     record = json.loads(lines[number])
     record["actions"].pop()
     lines[number] = json.dumps(record)
-    difference = trace.replay(lines)
+    difference = call_trace.replay(lines)
     assert difference is not None
     assert difference.line_number == number + 1
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "7"])
 def test_what_is_no_trace(line: str) -> None:
-    with pytest.raises(trace.TraceError):
+    with pytest.raises(call_trace.TraceError):
         redact([line])
 
 
@@ -132,7 +133,7 @@ class AnyRedactedCall(AnyCall):
     def teardown(self) -> None:
         super().teardown()
         if hasattr(self, "lines"):
-            assert trace.replay(redact(self.lines)) is None
+            assert call_trace.replay(redact(self.lines)) is None
 
 
 AnyRedactedCall.TestCase.settings = settings(
