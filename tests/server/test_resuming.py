@@ -205,7 +205,7 @@ def test_silence_while_away_is_nobodys_fault(tmp_path: Path) -> None:
             (session,) = served.calls._sessions.values()
             left_ms = session.now_ms
             await until(lambda: session.now_ms > left_ms + 500)
-            assert session.view.deadline() is None
+            assert session._conversation.deadline() is None
             async with client(served, start=start) as back:
                 assert "Still" in (await back.wait("ai_text"))["text"]
 

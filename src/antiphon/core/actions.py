@@ -118,7 +118,7 @@ class FloorChanged:
 
 @dataclass(frozen=True, slots=True)
 class SpeechBegan:
-    """The caller started a turn, which will become the item `item`."""
+    """The user started a turn, which will become the item `item`."""
 
     item: str
     at_ms: int
@@ -176,7 +176,7 @@ class ItemRemoved:
 
 @dataclass(frozen=True, slots=True)
 class ItemTruncated:
-    """The assistant item now ends where the caller stopped hearing it."""
+    """The assistant item now ends where the user stopped hearing it."""
 
     item: str
     heard_ms: int

@@ -199,7 +199,7 @@ def reply_to_history(state: State, pending: PendingReply, now_ms: int) -> None:
 
 
 def synthesize(state: State, now_ms: int) -> None:
-    """Give the next segment to text to speech when it is wanted."""
+    """Give the next segment to text to speech."""
     reply = state.live
     if reply.segment_due(state.policy, now_ms):
         segment, text = reply.next_segment(now_ms)
@@ -239,8 +239,8 @@ def fail(state: State, code: str, message: str, now_ms: int) -> None:
     reply.fail(message, now_ms)
 
 
-def announce(state: State) -> None:
-    """Say that all of the reply has been made."""
+def announce(state: State, now_ms: int) -> None:
+    """Tell the client."""
     reply, record = state.live, state.live.record
     reply.announced = True
     tokens = (record.input_tokens, record.output_tokens, record.cached_tokens)
@@ -279,9 +279,10 @@ def stop(
 
 
 def hand_over(state: State, now_ms: int) -> None:
-    """End a reply of which all has left, though the client still plays it, so that the next can be made."""
+    """Count it as heard, though the client still plays it, so that the next can be made."""
     reply = state.live
     state.drop_reply()
+    state.busy_until_ms = reply.playout.ends_at() or 0
     status = "incomplete" if reply.finish == "length" else "completed"
     _close(state, reply, status, reply.finish, reply.playout.total_ms, now_ms)
 

@@ -6,13 +6,14 @@ The OpenAI Realtime API needs all of it, other protocols little.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.agent_reply import PendingReply
 from antiphon.core.history import Item
-from antiphon.core.state import Commit, Fact, Goodbye, Script, State, Stop
+from antiphon.core.state import Fact, State
 
 # --- the call ---------------------------------------------------------------------------------------
 
@@ -21,8 +22,7 @@ def on_started(state: State, event: ev.Started, now_ms: int) -> None:
     state.stay_awake(now_ms)
     state.warm_head()
     if event.greet and state.policy.greeting:
-        state.requests.script = Script("greeting", state.policy.greeting)
-        state.note(Fact.SCRIPT)
+        state.say("greeting", state.policy.greeting)
 
 
 def on_configure(state: State, event: ev.Configure, now_ms: int) -> None:
@@ -33,7 +33,7 @@ def on_configure(state: State, event: ev.Configure, now_ms: int) -> None:
 
 
 def on_hung_up(state: State, event: ev.HungUp, now_ms: int) -> None:
-    state.requests.hang_up_reason = event.reason
+    state.end_reason = event.reason
     state.note(Fact.HANG_UP)
 
 
@@ -42,11 +42,10 @@ def on_finish(state: State, event: ev.Finish, now_ms: int) -> None:
     if event.unless_caller_speaks and state.turn is not None:
         return
     if event.say_goodbye and text:
-        final = not event.unless_caller_speaks
-        state.requests.goodbye = Goodbye(event.reason, text, final)
+        state.finish = replace(event, text=text)
         state.note(Fact.GOODBYE)
     else:
-        state.requests.hang_up_reason = event.reason
+        state.end_reason = event.reason
         state.note(Fact.HANG_UP)
 
 
@@ -55,7 +54,7 @@ def on_finish(state: State, event: ev.Finish, now_ms: int) -> None:
 
 def on_user_text(state: State, event: ev.UserText, now_ms: int) -> None:
     if event.text.strip():
-        state.requests.text, state.requests.answer_text = event.text.strip(), event.reply
+        state.text, state.stop_reason, state.stop_ms = event, "turn_detected", None
         state.note(Fact.USER_TEXT)
 
 
@@ -68,14 +67,14 @@ def on_commit(state: State, event: ev.CommitInput, now_ms: int) -> None:
             message = "there is no new audio to commit"
             state.emit(act.Fault("input_audio_buffer_commit_empty", message))
             return
-    state.requests.commit = Commit(event.end_ms, event.reply)
+    state.commit = event
     state.note(Fact.COMMITTED)
 
 
 def on_clear(state: State, event: ev.ClearInput, now_ms: int) -> None:
     turn = state.turn
     if turn is None or not turn.forced:  # a forced one was committed before
-        state.requests.commit = Commit(event.end_ms, None)
+        state.clear_ms = event.end_ms
         state.note(Fact.CLEARED)
     state.taken_ms = max(state.taken_ms, event.end_ms)
 
@@ -84,21 +83,20 @@ def on_clear(state: State, event: ev.ClearInput, now_ms: int) -> None:
 
 
 def on_request_reply(state: State, event: ev.RequestReply, now_ms: int) -> None:
-    state.requests.reply = PendingReply("requested", event.options, event.speak)
+    state.requested = PendingReply("requested", event.options, event.speak)
     state.note(Fact.REPLY_REQUESTED)
 
 
 def on_say(state: State, event: ev.Say, now_ms: int) -> None:
     if event.text.strip():
-        state.requests.script = Script("said", event.text)
-        state.note(Fact.SCRIPT)
+        state.say("said", event.text)
 
 
 def on_request_cancel(state: State, event: ev.RequestCancel, now_ms: int) -> None:
     reply, pending = state.reply, state.pending
     if reply is not None and reply.committed and event.reply in ("", reply.id):
         state.pending = None
-        _stop(state, Stop("client_cancelled"))
+        _stop(state)
     elif pending is not None and not event.reply:
         # It was asked for and has not begun: it never will.
         state.pending = None
@@ -110,8 +108,8 @@ def on_request_cancel(state: State, event: ev.RequestCancel, now_ms: int) -> Non
         state.emit(act.Fault("response_cancel_not_active", message))
 
 
-def _stop(state: State, stop: Stop) -> None:
-    state.requests.stop = stop
+def _stop(state: State, position_ms: int | None = None) -> None:
+    state.stop_reason, state.stop_ms = "client_cancelled", position_ms
     state.note(Fact.REPLY_STOPPED)
 
 
@@ -163,15 +161,15 @@ def on_add_item(state: State, event: ev.AddItem, now_ms: int) -> None:
 def on_delete_item(state: State, event: ev.DeleteItem, now_ms: int) -> None:
     reply = state.reply
     if reply is not None and reply.committed and reply.item == event.item:
-        _stop(state, Stop("client_cancelled", position_ms=0))
-    state.requests.deleted_item = event.item
+        _stop(state, 0)
+    state.deleted_item = event.item
     state.note(Fact.ITEM_DELETED)
 
 
 def on_truncate_item(state: State, event: ev.TruncateItem, now_ms: int) -> None:
     reply, heard_ms = state.reply, max(event.heard_ms, 0)
     if reply is not None and reply.committed and reply.item == event.item and reply.speaks:
-        _stop(state, Stop("client_cancelled", min(heard_ms, reply.playout.sent_ms)))
+        _stop(state, min(heard_ms, reply.playout.sent_ms))
         return
     ledger, known_ms = state.ledgers.get(event.item, (None, 0))
     if ledger is None or state.history.find(event.item) is None:

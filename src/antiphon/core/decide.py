@@ -1,22 +1,21 @@
 """What follows from the facts: one table, applied after each event and tick until nothing changes.
 
 `DECISIONS` says for every floor which fact leads where, in the order in which facts count. A row with a cause changes
-the floor through `TRANSITIONS` of `floor`; what is done before and after the change stands in one context manager,
-around it. A row without a cause is a reaction: something is done, and nobody's floor changes. `DEADLINES` says which
-facts come true by the mere passing of time. `turn_taking` holds what is done.
+the floor through the `TRANSITIONS` of `floor`; another one only has something done. `DEADLINES` says which facts come
+true by the mere passing of time. What is done stands in `turn_taking`, `user` and `agent`.
 
-`python -m antiphon.core.decide` prints docs/state-diagram.md.
+`python -m antiphon.core.decide < docs/state-diagram.md` prints that page as it should be.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from antiphon.core import actions as act
 from antiphon.core import agent, endpointing, turn_taking, user
-from antiphon.core.floor import TRANSITIONS, Cause, Floor
+from antiphon.core.floor import TRANSITIONS, Cause, Floor, mermaid
 from antiphon.core.state import Fact, State
 
 _MOST_STEPS = 100
@@ -26,28 +25,28 @@ _OVERLAP_LIMIT_MS = 6_000
 _CLOSING_LIMIT_MS = 15_000
 """A goodbye that has not been played out after this is cut."""
 
-Around = Callable[[State, int], AbstractContextManager[None]]
-Reaction = Callable[[State, int], None]
+Act = Callable[[State, int], object]
+Follows = Callable[[State, int], bool]
+
+
+def _nothing(state: State, now_ms: int) -> None:
+    """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """When `fact` holds, the floor changes by `cause`; `around` is done before and after."""
+class Row:
+    """When `fact` holds: this is done, the floor changes if there is a cause, and that is done after it."""
 
     fact: Fact
-    cause: Cause
-    around: Around
+    before: Act = _nothing
+    cause: Cause | None = None
+    after: Act = _nothing
+    follows: Follows | None = field(init=False, repr=False)
+    """How the fact follows from the State; None: it is recorded."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "follows", _FOLLOWS.get(self.fact))
 
-@dataclass(frozen=True, slots=True)
-class Do:
-    """When `fact` holds, this is done, and the floor stays as it is."""
-
-    fact: Fact
-    reaction: Reaction
-
-
-Row = Change | Do
 
 # --- facts that follow from the State ----------------------------------------------------------------
 
@@ -57,9 +56,15 @@ def _speech(state: State, now_ms: int) -> bool:
         return False
     if state.floor is Floor.OPEN:
         return state.overheard is not None or state.vad.in_speech
-    if not state.policy.interruptible or (state.floor is Floor.CLOSING and state.goodbye.final):
+    if not state.policy.interruptible or (
+        state.floor is Floor.CLOSING and not state.goodbye.unless_caller_speaks
+    ):
         return False  # it is heard when the agent has finished
     return state.vad.in_speech and not state.vad.paused
+
+
+def _speech_at_once(state: State, now_ms: int) -> bool:
+    return state.policy.barge_in == "immediate" and _speech(state, now_ms)
 
 
 def _overheard(state: State, now_ms: int) -> bool:
@@ -113,8 +118,12 @@ def _apology_due(state: State, now_ms: int) -> bool:
     return wanted and _untranscribed(state, now_ms)
 
 
+def _meant(state: State, now_ms: int) -> bool:
+    return Fact.MEANT in state.facts or Fact.COMMITTED in state.facts
+
+
 def _meant_briefly(state: State, now_ms: int) -> bool:
-    return Fact.MEANT in state.facts and state.vad.paused
+    return state.vad.paused and _meant(state, now_ms)
 
 
 def _overheard_committed(state: State, now_ms: int) -> bool:
@@ -150,7 +159,8 @@ def _reply_over(state: State, now_ms: int) -> bool:
     return Fact.REPLY_OVER in state.facts or state.live.finished(now_ms)
 
 
-_FOLLOWS: dict[Fact, Callable[[State, int], bool]] = {
+_FOLLOWS: dict[Fact, Follows] = {
+    Fact.SPEECH_AT_ONCE: _speech_at_once,
     Fact.SPEECH: _speech,
     Fact.OVERHEARD: _overheard,
     Fact.SILENT: lambda state, now_ms: state.vad.paused,
@@ -159,8 +169,11 @@ _FOLLOWS: dict[Fact, Callable[[State, int], bool]] = {
     Fact.TURN_OVER_UNANSWERED: _turn_over_unanswered,
     Fact.APOLOGY_DUE: _apology_due,
     Fact.UNTRANSCRIBED: _untranscribed,
+    Fact.NOT_MEANT: lambda state, now_ms: bool({Fact.NOT_MEANT, Fact.CLEARED} & state.facts),
+    Fact.MEANT: _meant,
     Fact.MEANT_BRIEFLY: _meant_briefly,
     Fact.OVERHEARD_COMMITTED: _overheard_committed,
+    Fact.TEXT_OVER_REPLY: lambda state, now_ms: Fact.USER_TEXT in state.facts,
     Fact.HANDED_OVER: _handed_over,
     Fact.REPLY_DUE: _reply_due,
     Fact.AUDIBLE: _audible,
@@ -172,129 +185,107 @@ _FOLLOWS: dict[Fact, Callable[[State, int], bool]] = {
 
 # --- the table ---------------------------------------------------------------------------------------
 
-_tt = turn_taking
-_HANG_UP = Change(Fact.HANG_UP, Cause.HANG_UP, _tt.hang_up)
-_ENDINGS = (_HANG_UP, Change(Fact.GOODBYE, Cause.GOODBYE, _tt.say_goodbye))
-_EDITS = (
-    Do(Fact.OVERHEARD_COMMITTED, _tt.commit_overheard),
-    Do(Fact.USER_TEXT, _tt.add_user_text),
-    Do(Fact.ITEM_DELETED, _tt.delete_item),
-)
-_STOPS = (
-    Change(Fact.REPLY_STOPPED, Cause.REPLY_OVER, _tt.stop_reply),
-    Change(Fact.USER_TEXT, Cause.REPLY_OVER, _tt.stop_for_text),
-    Do(Fact.ITEM_DELETED, _tt.delete_item),
-    Do(Fact.OVERHEARD_COMMITTED, _tt.commit_overheard),
-)
-_MAKING = (Do(Fact.SEGMENT_DUE, agent.synthesize), Do(Fact.GENERATED, _tt.announce))
-_NOT_YET = Do(Fact.NO_TURN, _tt.leave_speech)
-_TOO_EARLY = Do(Fact.REPLY_REQUESTED, _tt.refuse_reply)
-_AT_TURN_END = Do(Fact.REPLY_REQUESTED, _tt.request_at_turn_end)
+_tt, _F, _C = turn_taking, Fact, Cause
+_HANG_UP = Row(_F.HANG_UP, _tt.stop_everything, _C.HANG_UP, _tt.tell_end)
+_GOODBYE = Row(_F.GOODBYE, _tt.make_way_for_goodbye, _C.GOODBYE, _tt.say_goodbye)
+_DELETED = Row(_F.ITEM_DELETED, _tt.delete_item)
+_BESIDE = Row(_F.OVERHEARD_COMMITTED, _tt.commit_overheard)
+_USER_TEXT = Row(_F.USER_TEXT, _tt.add_user_text)
+_STOPPED = Row(_F.REPLY_STOPPED, _tt.stop_reply, _C.REPLY_OVER)
+_TEXT_STOPS = Row(_F.TEXT_OVER_REPLY, _tt.stop_reply, _C.REPLY_OVER)
+_COMMITTED = Row(_F.COMMITTED, _tt.commit_beside)
+_AUDIO_CLEARED = Row(_F.CLEARED, _tt.clear_audio)
+_TURN_CLEARED = Row(_F.CLEARED, _tt.clear_turn, _C.TURN_EMPTY)
+_NOT_YET = Row(_F.NO_TURN, _tt.leave_speech)
+_TOO_EARLY = Row(_F.REPLY_REQUESTED, _tt.refuse_reply)
+_AT_TURN_END = Row(_F.REPLY_REQUESTED, _tt.request_at_turn_end)
+_OVERHEARD = Row(_F.OVERHEARD, user.overhear)
+_SEGMENT = Row(_F.SEGMENT_DUE, agent.synthesize)
+_GENERATED = Row(_F.GENERATED, agent.announce)
+_OVER = Row(_F.REPLY_OVER, _tt.finish_reply, _C.REPLY_OVER)
 
 DECISIONS: dict[Floor, tuple[Row, ...]] = {
     Floor.OPEN: (
-        *_ENDINGS,
-        *_EDITS,
-        Change(Fact.SPEECH, Cause.SPEECH, _tt.begin_turn),
-        Do(Fact.FILLER_DUE, _tt.fill_wait),
-        Do(Fact.IDLE, _tt.break_silence),
-        Change(Fact.SCRIPT, Cause.REPLY_WANTED, _tt.say_script),
-        Change(Fact.COMMITTED, Cause.PAUSE, _tt.commit_by_hand),
-        Do(Fact.CLEARED, _tt.clear_audio),
-        Do(Fact.REPLY_REQUESTED, _tt.request_reply),
-        Change(Fact.REPLY_DUE, Cause.REPLY_WANTED, _tt.give_pending_reply),
+        *(_HANG_UP, _GOODBYE, _BESIDE, _USER_TEXT, _DELETED),
+        Row(_F.SPEECH, cause=_C.SPEECH, after=_tt.begin_turn),
+        Row(_F.FILLER_DUE, _tt.fill_wait),
+        Row(_F.IDLE, _tt.break_silence),
+        Row(_F.SCRIPT, cause=_C.REPLY_WANTED, after=_tt.say_script),
+        Row(_F.COMMITTED, _tt.commit_by_hand, _C.PAUSE, _tt.ask_committed),
+        _AUDIO_CLEARED,
+        Row(_F.REPLY_REQUESTED, _tt.request_reply),
+        Row(_F.REPLY_DUE, cause=_C.REPLY_WANTED, after=_tt.give_pending_reply),
     ),
     Floor.CALLER: (
-        *_ENDINGS,
-        Change(Fact.SILENT, Cause.PAUSE, _tt.pause_turn),
-        Change(Fact.TOO_LONG, Cause.PAUSE, _tt.end_long_turn),
-        Change(Fact.COMMITTED, Cause.PAUSE, _tt.commit_turn),
-        Change(Fact.CLEARED, Cause.TURN_EMPTY, _tt.clear_turn),
-        Do(Fact.WINDOW, _tt.keep_transcribing),
-        Do(Fact.PARTIAL, _tt.show_partial),
-        Do(Fact.TRANSCRIBED, _tt.show_early_transcript),
-        Do(Fact.TRANSCRIPT_FAILED, _tt.ask_again_later),
-        _AT_TURN_END,
-        *_EDITS,
+        *(_HANG_UP, _GOODBYE),
+        Row(_F.SILENT, cause=_C.PAUSE, after=_tt.take_pause),
+        Row(_F.TOO_LONG, _tt.force_turn, _C.PAUSE, _tt.ask_transcript),
+        Row(_F.COMMITTED, _tt.commit_turn, _C.PAUSE, _tt.ask_committed),
+        _TURN_CLEARED,
+        Row(_F.WINDOW, _tt.keep_transcribing),
+        Row(_F.PARTIAL, _tt.show_partial),
+        Row(_F.TRANSCRIBED, _tt.show_early_transcript),
+        Row(_F.TRANSCRIPT_FAILED, _tt.ask_again_later),
+        *(_AT_TURN_END, _BESIDE, _USER_TEXT, _DELETED),
     ),
     Floor.DECIDING: (
-        *_ENDINGS,
-        *_EDITS,
-        _AT_TURN_END,
-        Change(Fact.RESUMED, Cause.RESUME, _tt.resume_turn),
-        Do(Fact.COMMITTED, _tt.commit_pausing_turn),
-        Change(Fact.CLEARED, Cause.TURN_EMPTY, _tt.clear_turn),
-        Do(Fact.TOO_LONG, _tt.force_turn),
-        Do(Fact.WINDOW, _tt.score_again),
-        Do(Fact.TRANSCRIBED, _tt.generate_preemptively),
-        Change(Fact.APOLOGY_DUE, Cause.REPLY_WANTED, _tt.apologise),
-        Change(Fact.UNTRANSCRIBED, Cause.TURN_EMPTY, _tt.give_up_turn),
-        Change(Fact.TURN_EMPTY, Cause.TURN_EMPTY, _tt.drop_turn),
-        Change(Fact.TURN_OVER_UNANSWERED, Cause.TURN_KEPT, _tt.keep_turn),
-        Change(Fact.TURN_OVER, Cause.TURN_TAKEN, _tt.answer_turn),
+        *(_HANG_UP, _GOODBYE, _BESIDE, _USER_TEXT, _DELETED, _AT_TURN_END),
+        Row(_F.RESUMED, _tt.resume_turn, _C.RESUME),
+        Row(_F.COMMITTED, _tt.commit_pausing_turn),
+        _TURN_CLEARED,
+        Row(_F.TOO_LONG, _tt.force_turn),
+        Row(_F.WINDOW, _tt.score_again),
+        Row(_F.TRANSCRIBED, _tt.use_transcript),
+        Row(_F.APOLOGY_DUE, _tt.give_up_turn, _C.REPLY_WANTED, _tt.apologise),
+        Row(_F.UNTRANSCRIBED, _tt.give_up_turn, _C.TURN_EMPTY),
+        Row(_F.TURN_EMPTY, user.drop_turn, _C.TURN_EMPTY),
+        Row(_F.TURN_OVER_UNANSWERED, _tt.keep_turn, _C.TURN_KEPT),
+        Row(_F.TURN_OVER, _tt.take_turn, _C.TURN_TAKEN, _tt.answer_turn),
     ),
     Floor.THINKING: (
-        *_ENDINGS,
-        *_STOPS,
-        Do(Fact.OVERHEARD, user.overhear),
-        Change(Fact.SPEECH, Cause.SPEECH, _tt.withdraw_reply),
-        _NOT_YET,
-        Do(Fact.COMMITTED, _tt.commit_beside),
-        Do(Fact.CLEARED, _tt.clear_audio),
-        _TOO_EARLY,
-        Do(Fact.REPLY_OVERDUE, _tt.give_up_reply),
-        Change(Fact.AUDIBLE, Cause.AUDIBLE, _tt.play),
-        *_MAKING,
-        Change(Fact.REPLY_OVER, Cause.REPLY_OVER, _tt.finish_reply),
+        *(_HANG_UP, _GOODBYE, _STOPPED, _TEXT_STOPS, _DELETED, _BESIDE, _OVERHEARD),
+        Row(_F.SPEECH, _tt.withdraw_reply, _C.SPEECH, _tt.reopen_turn),
+        *(_NOT_YET, _COMMITTED, _AUDIO_CLEARED, _TOO_EARLY),
+        Row(_F.REPLY_OVERDUE, _tt.give_up_reply),
+        Row(_F.AUDIBLE, cause=_C.AUDIBLE, after=_tt.play),
+        *(_SEGMENT, _GENERATED, _OVER),
     ),
     Floor.AGENT: (
-        *_ENDINGS,
-        *_STOPS,
-        Do(Fact.OVERHEARD, user.overhear),
-        Change(Fact.SPEECH, Cause.SPEECH, _tt.pause_for_overlap),
-        _NOT_YET,
-        Do(Fact.COMMITTED, _tt.commit_beside),
-        Do(Fact.CLEARED, _tt.clear_audio),
-        Change(Fact.HANDED_OVER, Cause.REPLY_OVER, _tt.hand_over),
+        *(_HANG_UP, _GOODBYE, _STOPPED, _TEXT_STOPS, _DELETED, _BESIDE, _OVERHEARD),
+        Row(_F.SPEECH_AT_ONCE, cause=_C.SPEECH, after=_tt.interrupt_at_once),
+        Row(_F.SPEECH, _tt.pause_for_overlap, _C.SPEECH),
+        *(_NOT_YET, _COMMITTED, _AUDIO_CLEARED),
+        Row(_F.HANDED_OVER, agent.hand_over, _C.REPLY_OVER),
         _TOO_EARLY,
-        Do(Fact.STALLED, _tt.give_up_stalled_reply),
-        *_MAKING,
-        Change(Fact.REPLY_OVER, Cause.REPLY_OVER, _tt.finish_reply),
+        Row(_F.STALLED, _tt.give_up_stalled_reply),
+        *(_SEGMENT, _GENERATED, _OVER),
     ),
     Floor.OVERLAP: (
-        *_ENDINGS,
-        *_STOPS,
-        Do(Fact.PAUSED, _tt.ask_transcript),
-        Do(Fact.RESUMED, _tt.go_on),
-        Do(Fact.UNDECIDED, _tt.judge_by_length),
-        Do(Fact.TOO_LONG, _tt.judge_while_speaking),
-        Do(Fact.WINDOW, _tt.judge_while_speaking),
-        Do(Fact.PARTIAL, _tt.judge_partial),
-        Do(Fact.TRANSCRIBED, _tt.judge_transcript),
-        Do(Fact.TRANSCRIPT_FAILED, _tt.judge_without_words),
-        Change(Fact.CLEARED, Cause.FALSE_INTERRUPTION, _tt.go_on_speaking),
-        Change(Fact.NOT_MEANT, Cause.FALSE_INTERRUPTION, _tt.go_on_speaking),
-        Change(Fact.MEANT_BRIEFLY, Cause.INTERRUPTED_BRIEFLY, _tt.yield_briefly),
-        Change(Fact.MEANT, Cause.INTERRUPTED, _tt.yield_floor),
-        Do(Fact.COMMITTED, _tt.commit_overlap),
-        _TOO_EARLY,
-        *_MAKING,
+        *(_HANG_UP, _GOODBYE, _STOPPED, _TEXT_STOPS, _DELETED, _BESIDE),
+        Row(_F.PAUSED, _tt.ask_transcript),
+        Row(_F.RESUMED, _tt.go_on),
+        Row(_F.UNDECIDED, _tt.judge_by_length),
+        Row(_F.TOO_LONG, _tt.judge_while_speaking),
+        Row(_F.WINDOW, _tt.judge_while_speaking),
+        Row(_F.PARTIAL, _tt.judge_partial),
+        Row(_F.TRANSCRIBED, _tt.judge_transcript),
+        Row(_F.TRANSCRIPT_FAILED, _tt.judge_by_length),
+        Row(_F.NOT_MEANT, _tt.drop_false_interruption, _C.FALSE_INTERRUPTION, _tt.go_on_speaking),
+        Row(_F.MEANT_BRIEFLY, _tt.interrupt, _C.INTERRUPTED_BRIEFLY, _tt.find_end),
+        Row(_F.MEANT, _tt.interrupt, _C.INTERRUPTED, _tt.hear_out),
+        *(_TOO_EARLY, _SEGMENT, _GENERATED),
     ),
     Floor.CLOSING: (
         _HANG_UP,
-        Do(Fact.GOODBYE, _tt.insist_on_goodbye),
-        Do(Fact.REPLY_STOPPED, _tt.stop_goodbye),
-        Do(Fact.ITEM_DELETED, _tt.delete_item),
-        Do(Fact.OVERHEARD_COMMITTED, _tt.commit_overheard),
-        Change(Fact.SPEECH, Cause.SPEECH, _tt.call_off_goodbye),
-        _NOT_YET,
-        Do(Fact.COMMITTED, _tt.commit_beside),
-        Do(Fact.CLEARED, _tt.clear_audio),
-        _TOO_EARLY,
-        Do(Fact.STALLED, _tt.cut_goodbye),
-        Do(Fact.AUDIBLE, _tt.play_goodbye),
-        *_MAKING,
-        Do(Fact.REPLY_OVER, _tt.finish_goodbye),
+        Row(_F.GOODBYE, _tt.insist_on_goodbye),
+        Row(_F.REPLY_STOPPED, _tt.stop_goodbye),
+        *(_DELETED, _BESIDE),
+        Row(_F.SPEECH, _tt.call_off_goodbye, _C.SPEECH, user.open_turn),
+        *(_NOT_YET, _COMMITTED, _AUDIO_CLEARED, _TOO_EARLY),
+        Row(_F.STALLED, _tt.hang_up),
+        Row(_F.AUDIBLE, _tt.play),
+        *(_SEGMENT, _GENERATED),
+        Row(_F.REPLY_OVER, _tt.finish_goodbye),
     ),
     Floor.ENDED: (),
 }
@@ -304,22 +295,25 @@ DECISIONS: dict[Floor, tuple[Row, ...]] = {
 def settle(state: State, now_ms: int) -> None:
     """Apply the table until nothing changes. What the handlers recorded is forgotten then."""
     for _ in range(_MOST_STEPS):
-        row = next((row for row in DECISIONS[state.floor] if _holds(state, row.fact, now_ms)), None)
+        row = _next_row(state, now_ms)
         if row is None:
             state.facts.clear()
             return
         state.facts.discard(row.fact)
-        if isinstance(row, Do):
-            row.reaction(state, now_ms)
-            continue
-        with row.around(state, now_ms):
+        row.before(state, now_ms)
+        if row.cause is not None:
             change_floor(state, row.cause, now_ms)
+            row.after(state, now_ms)
     raise AssertionError(f"the decisions in {state.floor} go in circles")
 
 
-def _holds(state: State, fact: Fact, now_ms: int) -> bool:
-    follows = _FOLLOWS.get(fact)
-    return fact in state.facts if follows is None else follows(state, now_ms)
+def _next_row(state: State, now_ms: int) -> Row | None:
+    facts = state.facts
+    for row in DECISIONS[state.floor]:
+        follows = row.follows
+        if row.fact in facts if follows is None else follows(state, now_ms):
+            return row
+    return None
 
 
 def change_floor(state: State, cause: Cause, now_ms: int) -> None:
@@ -443,19 +437,49 @@ def note_deadlines(state: State, now_ms: int) -> None:
 
 def decision_table() -> str:
     """The table as Markdown."""
-    lines = ["| floor | fact | what is done | cause | floor then |", "|---|---|---|---|---|"]
+    lines = ["| floor | fact | what is done | cause | floor then | what is done there |"]
+    lines.append("|---|---|---|---|---|---|")
     for floor, rows in DECISIONS.items():
         for row in rows:
-            done = row.reaction if isinstance(row, Do) else row.around
-            says = (done.__doc__ or "").split("\n")[0].rstrip(".")
-            moves = ("", "")
-            if isinstance(row, Change):
-                moves = (str(row.cause), str(TRANSITIONS[floor][row.cause]))
-            lines.append(f"| {floor} | {row.fact} | {says} | {moves[0]} | {moves[1]} |")
+            cells = [str(floor), str(row.fact), _said(row.before), "", "", _said(row.after)]
+            if row.cause is not None:
+                cells[3:5] = str(row.cause), str(TRANSITIONS[floor][row.cause])
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _said(done: Act) -> str:
+    """The first line of a function's docstring, as the middle of a table."""
+    if done is _nothing:
+        return ""
+    return (done.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def deadline_table() -> str:
+    """The facts that come true by time alone, as Markdown."""
     lines = ["| floor | fact that comes true by time alone |", "|---|---|"]
     lines += [f"| {floor} | {fact} |" for floor, rows in DEADLINES.items() for fact, _ in rows]
     return "\n".join(lines)
+
+
+def documented() -> dict[str, str]:
+    """Marker in docs/state-diagram.md -> what stands below it there."""
+    return {
+        "diagram": f"```mermaid\n{mermaid()}\n```",
+        "decisions": decision_table(),
+        "deadlines": deadline_table(),
+    }
+
+
+def fill_in(page: str) -> str:
+    """The page with everything between its markers, `<!-- decisions -->` to `<!-- end -->`, made anew."""
+    for marker, text in documented().items():
+        start, _, rest = page.partition(f"<!-- {marker} -->\n")
+        page = (
+            f"{start}<!-- {marker} -->\n\n{text}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        )
+    return page
+
+
+if __name__ == "__main__":
+    sys.stdout.write(fill_in(sys.stdin.read()))

@@ -27,7 +27,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class HungUp:
-    """The caller is gone."""
+    """The user is gone."""
 
     reason: str = "caller hung up"
 
@@ -40,7 +40,7 @@ class Finish:
     say_goodbye: bool = False
     text: str = ""
     unless_caller_speaks: bool = False
-    """The call goes on if the caller is speaking, or speaks before the goodbye is over: it was a misunderstanding."""
+    """The call goes on if the user is speaking, or speaks before the goodbye is over: it was a misunderstanding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class DeleteItem:
 
 @dataclass(frozen=True, slots=True)
 class TruncateItem:
-    """The caller heard only `heard_ms` of this assistant item."""
+    """The user heard only `heard_ms` of this assistant item."""
 
     item: str
     heard_ms: int
@@ -248,7 +248,7 @@ class ToolReturned:
 
 @dataclass(frozen=True, slots=True)
 class AudioSent:
-    """The reply's audio up to `sent_ms` has left for the caller."""
+    """The reply's audio up to `sent_ms` has left for the user."""
 
     reply: str
     sent_ms: int
@@ -256,7 +256,7 @@ class AudioSent:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """The caller's end reports that the reply has been played up to `played_ms`."""
+    """The client reports that the reply has been played up to `played_ms`."""
 
     reply: str
     played_ms: int

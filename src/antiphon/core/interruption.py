@@ -1,4 +1,4 @@
-"""Is the caller's speech over the agent's voice meant? Third stage of an interruption, after pause and wait.
+"""Is the user's speech over the agent's voice meant? Third stage of an interruption, after pause and wait.
 
 Pure functions of words and durations.
 """
@@ -57,9 +57,9 @@ def is_echo(text: str, spoken: str) -> bool:
 def judge(
     policy: Policy, *, text: str | None, speech_ms: int, silent: bool, spoken: str
 ) -> Verdict:
-    """`text`: what was understood so far, None while unknown. `speech_ms`: how long the caller has spoken.
+    """`text`: what was understood so far, None while unknown. `speech_ms`: how long the user has spoken.
 
-    `silent`: the caller has fallen silent again and `text` (if any) is all there will be. `spoken`: the agent's
+    `silent`: the user has fallen silent again and `text` (if any) is all there will be. `spoken`: the agent's
     words around the interruption, to recognise an echo.
     """
     if text is None:

@@ -55,7 +55,7 @@ class PlayoutLedger:
         self._not_before_ms = 0
 
     def hold(self, until_ms: int) -> None:
-        """The caller's end is busy with an earlier reply until then: this one starts to play afterwards."""
+        """The client is busy with an earlier reply until then: this one starts to play afterwards."""
         self._not_before_ms = until_ms
 
     # -- what was made -----------------------------------------------------------------------------

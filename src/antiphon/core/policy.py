@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Policy:
     """How one call is conducted. Immutable: a changed policy is a new one (`dataclasses.replace`)."""
 
-    # -- hearing the caller -------------------------------------------------------------------------
+    # -- hearing the user -------------------------------------------------------------------------
     speech_threshold: float = 0.5
     """Speech probability from which a window counts as speech."""
     silence_threshold: float = 0.5
@@ -50,13 +50,13 @@ class Policy:
     rescore_every_ms: int = 128
     """While a pause lasts and sounds unfinished, the detector is asked again this often."""
     reopen_turns: bool = True
-    """A caller who goes on before the reply is audible continues the same turn."""
+    """A user who goes on before the reply is audible continues the same turn."""
     max_turn_ms: int = 120_000
     """A turn is ended by force after this much speech."""
     keep_transcript_after_ms: int = 12_000
     """In a long turn, what lies before a pause is transcribed once after this much audio and kept."""
 
-    # -- partial transcripts while the caller speaks ------------------------------------------------
+    # -- partial transcripts while the user speaks ------------------------------------------------
     partial_every_ms: int = 320
     """Interval of partial transcripts; 0: none."""
     warm_prompt: bool = True
@@ -74,9 +74,9 @@ class Policy:
 
     # -- being interrupted --------------------------------------------------------------------------
     interruptible: bool = True
-    """False: the caller's speech never stops the agent; it is heard afterwards."""
+    """False: the user's speech never stops the agent; it is heard afterwards."""
     overhear: bool = False
-    """With `interruptible` False: the caller's speech is a turn at once, beside the reply, and is not answered."""
+    """With `interruptible` False: the user's speech is a turn at once, beside the reply, and is not answered."""
     barge_in: str = "confirm"
     """`confirm`: pause, decide, then stop or resume. `immediate`: stop at the first speech."""
     barge_in_threshold: float = 0.6
@@ -88,7 +88,7 @@ class Policy:
     barge_in_check_ms: int = 260
     """The interruption's words are looked at after this much speech, and again at this interval."""
     barge_in_timeout_ms: int = 1_500
-    """A pause for overlapping speech never lasts longer than this after the caller fell silent."""
+    """A pause for overlapping speech never lasts longer than this after the user fell silent."""
 
     # -- silence ------------------------------------------------------------------------------------
     idle_prompt_after_ms: int = 7_000
@@ -112,7 +112,7 @@ class Policy:
 
     # -- phrases ------------------------------------------------------------------------------------
     greeting: str = "Hi there! What would you like to talk about?"
-    """Said when a call starts; empty: wait for the caller."""
+    """Said when a call starts; empty: wait for the user."""
     idle_prompt: str = "Are you still there?"
     """Said after a silence; empty: nothing."""
     goodbye: str = "I'll let you go now. Goodbye!"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum, auto
 
 from antiphon.core import actions as act
+from antiphon.core import events as ev
 from antiphon.core.agent_reply import AgentReply, PendingReply
 from antiphon.core.floor import Floor
 from antiphon.core.history import History
@@ -29,7 +30,6 @@ class Fact(StrEnum):
     PARTIAL = "a partial transcript is there"
     TRANSCRIBED = "the transcript is there"
     TRANSCRIPT_FAILED = "the transcript failed"
-    WORDS_NEEDED = "the words of overlapping speech are still needed"
     NEWS = "more is known of the current turn"
     COMMITTED = "the client commits its audio"
     CLEARED = "the client clears its audio"
@@ -48,6 +48,7 @@ class Fact(StrEnum):
     UNDECIDED = "overlapping speech is undecided for too long"
     STALLED = "the reply makes no progress"
     # following from the State
+    SPEECH_AT_ONCE = "the user starts to speak, and any speech interrupts"
     SPEECH = "the user starts to speak"
     OVERHEARD = "the user speaks beside a reply that is not to be interrupted"
     SILENT = "the user is silent"
@@ -60,6 +61,7 @@ class Fact(StrEnum):
     MEANT_BRIEFLY = "overlapping speech is meant, the user is silent again"
     NOT_MEANT = "overlapping speech is not meant"
     OVERHEARD_COMMITTED = "the client commits while the user speaks beside the reply"
+    TEXT_OVER_REPLY = "the user wrote something while there is a reply"
     HANDED_OVER = "a reply is asked for, all of the last one was sent"
     REPLY_DUE = "a pending reply can be given"
     AUDIBLE = "there is audio of the reply"
@@ -129,54 +131,6 @@ class Jobs:
             del self._open[job_id]
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A fixed text that the agent is to say now."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """How the live reply is to be stopped. `position_ms`: how much was heard, where the client knows better."""
-
-    reason: str
-    position_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Audio up to `end_ms` is a turn. `reply`: whether to answer it; None: as the policy says."""
-
-    end_ms: int
-    reply: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Goodbye:
-    reason: str
-    text: str
-    final: bool = False
-    """It was ordered: a user who speaks during it does not get the floor back."""
-
-
-@dataclass(slots=True)
-class Requests:
-    """What a handler asks `decide` for, with the fact of the same name."""
-
-    script: Script = field(default_factory=lambda: Script("", ""))
-    stop: Stop = field(default_factory=lambda: Stop(""))
-    commit: Commit = field(default_factory=lambda: Commit(0, None))
-    reply: PendingReply = field(default_factory=lambda: PendingReply(""))
-    goodbye: Goodbye = field(default_factory=lambda: Goodbye("", ""))
-    text: str = ""
-    """What the user wrote."""
-    answer_text: bool = True
-    deleted_item: str = ""
-    hang_up_reason: str = ""
-
-
 @dataclass(slots=True)
 class State:
     policy: Policy
@@ -186,7 +140,6 @@ class State:
     idle_since_ms: int = 0
     """Since when nothing has come from the other side."""
     facts: set[Fact] = field(default_factory=set)
-    requests: Requests = field(default_factory=Requests)
     out: list[act.Action] = field(default_factory=list)
     jobs: Jobs = field(default_factory=Jobs)
     history: History = field(default_factory=History)
@@ -221,11 +174,29 @@ class State:
     calling: TurnRecord | None = None
     """Of the reply that called functions last."""
     fillers: ToolFillers = field(default_factory=ToolFillers)
-    goodbye: Goodbye = field(default_factory=lambda: Goodbye("", ""))
-    """The one that is being said."""
+    goodbye: ev.Finish = field(default_factory=ev.Finish)
+    """Asked for the goodbye that is being said."""
+    # -- what a fact of the same event is about --
+    script: tuple[str, str] = ("", "")
+    """Kind and words of a fixed text that is to be said."""
+    requested: PendingReply = field(default_factory=lambda: PendingReply("requested"))
+    stop_reason: str = ""
+    stop_ms: int | None = None
+    """How much of the stopped reply was heard, where the client knows better."""
+    commit: ev.CommitInput = field(default_factory=lambda: ev.CommitInput(0))
+    clear_ms: int = 0
+    text: ev.UserText = field(default_factory=lambda: ev.UserText(""))
+    deleted_item: str = ""
+    finish: ev.Finish = field(default_factory=ev.Finish)
+    end_reason: str = ""
 
     def note(self, fact: Fact) -> None:
         self.facts.add(fact)
+
+    def say(self, kind: str, text: str) -> None:
+        """Have a fixed text said, if the floor is open."""
+        self.script = (kind, text)
+        self.note(Fact.SCRIPT)
 
     def emit(self, action: act.Action) -> None:
         self.out.append(action)
@@ -243,7 +214,10 @@ class State:
     @property
     def turn(self) -> UserTurn | None:
         """The current turn: the one that holds the floor."""
-        return next((turn for turn in self.turns if turn.holds_floor), None)
+        for turn in self.turns:
+            if turn.holds_floor:
+                return turn
+        return None
 
     @property
     def current(self) -> UserTurn:
@@ -258,11 +232,16 @@ class State:
 
     @property
     def overheard(self) -> UserTurn | None:
-        return next((t for t in self.turns if not t.holds_floor and not t.forced), None)
+        for turn in self.turns:
+            if not turn.holds_floor and not turn.forced:
+                return turn
+        return None
 
     @property
     def detached(self) -> tuple[UserTurn, ...]:
-        return tuple(t for t in self.turns if not t.holds_floor and t.forced)
+        if not self.turns:
+            return ()
+        return tuple(turn for turn in self.turns if not turn.holds_floor and turn.forced)
 
     @property
     def reopenable(self) -> UserTurn | None:

@@ -27,11 +27,11 @@ class TurnRecord:
     preemptive_used: bool = False
     turn_probability: float | None = None
     text_end_probability: float | None = None
-    """What the language model gave the caller's words to end where they did."""
+    """What the language model gave the user's words to end where they did."""
 
     speech_start_ms: int | None = None
     speech_end_ms: int | None = None
-    """The acoustic end of the caller's speech, as the VAD heard it."""
+    """The acoustic end of the user's speech, as the VAD heard it."""
     transcribe_ms: int | None = None
     """The transcript that was used was asked for."""
     transcript_ms: int | None = None
@@ -71,7 +71,7 @@ class TurnRecord:
 
     @property
     def voice_to_voice_ms(self) -> int | None:
-        """End of the caller's speech to the first sound of the answer."""
+        """End of the user's speech to the first sound of the answer."""
         if self.first_sent_ms is None or self.speech_end_ms is None:
             return None
         # A report may name an earlier moment than the sending, never truthfully.

@@ -118,7 +118,7 @@ def _add_detached(state: State, turn: UserTurn, text: str, now_ms: int) -> None:
 
 
 def open_turn(state: State, now_ms: int) -> UserTurn:
-    """A turn that begins where speech began."""
+    """Open a turn where speech began."""
     vad = state.vad
     start_ms = max(vad.onset_ms - state.policy.prefix_padding_ms, state.taken_ms, 0)
     turn = _new_turn(state, start_ms, vad.onset_ms)
@@ -192,8 +192,8 @@ def close_turn(state: State) -> None:
         vad.reset()
 
 
-def drop_turn(state: State) -> None:
-    """The current turn was nothing."""
+def drop_turn(state: State, now_ms: int) -> None:
+    """Forget it."""
     turn = state.current
     close_turn(state)
     state.emit(act.SpeechDropped(turn.item))
@@ -246,7 +246,7 @@ def give_up_detached(state: State, turn: UserTurn, reason: str) -> None:
 
 
 def overhear(state: State, now_ms: int) -> None:
-    """The window opens a turn beside the reply, belongs to one, or ends it."""
+    """Open a turn beside the reply, or end the one that is open."""
     state.facts.discard(Fact.NO_TURN)
     vad, policy, turn = state.vad, state.policy, state.overheard
     if turn is None:

@@ -64,6 +64,12 @@ class UserTurn:
     score_asked_ms: int = 0
     """Clock time of that question."""
 
+    def commit(self, reply: bool | None) -> None:
+        """The client says that it is over. `reply`: whether to answer it; None: as the policy says."""
+        self.forced = True
+        if reply is not None:
+            self.reply_wanted = reply
+
     def wants_reply(self, policy: Policy) -> bool:
         return policy.auto_reply if self.reply_wanted is None else self.reply_wanted
 

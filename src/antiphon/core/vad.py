@@ -40,7 +40,7 @@ class SpeechDetector:
         min_speech_ms: int,
         pause_ms: int,
     ) -> VadChange | None:
-        """One window that ends at `end_ms` of the caller's audio, with thresholds as they stand now."""
+        """One window that ends at `end_ms` of the user's audio, with thresholds as they stand now."""
         begin_ms, self.heard_ms = self.heard_ms, end_ms
         if probability >= start:
             if self._run_start_ms is None:
