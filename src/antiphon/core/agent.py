@@ -32,7 +32,8 @@ def on_reply_text(state: State, event: ev.ReplyText, reply: AgentReply, now_ms: 
 
 
 def on_text_end(state: State, event: ev.TextEndScored, reply: AgentReply, now_ms: int) -> None:
-    reply.text_end_probability = reply.record.text_end_probability = event.probability
+    record, reply.text_end_probability = reply.record, event.probability
+    record.text_end_probability = event.probability
     state.note(Fact.NEWS)
 
 
@@ -81,22 +82,17 @@ def on_segment_failed(state: State, event: ev.JobFailed, reply: AgentReply, now_
 
 def on_audio_sent(state: State, event: ev.AudioSent, now_ms: int) -> None:
     reply = state.reply
-    if reply is None or reply.id != event.reply or not reply.audible or reply.playout.paused:
-        return
-    reply.playout.sent(event.sent_ms, now_ms)
-    if reply.record.first_sent_ms is None:
-        reply.record.first_sent_ms = now_ms
+    if reply is not None and reply.id == event.reply:
+        reply.sent(event.sent_ms, now_ms)
 
 
 def on_played(state: State, event: ev.Played, now_ms: int) -> None:
     reply = state.reply
     if reply is None or reply.id != event.reply or not reply.committed:
         return
-    if not reply.playout.report(event.played_ms, now_ms):
+    if not reply.played(event.played_ms, now_ms):
         message = "a `played` report went beyond what was sent"
         state.emit(act.Fault("played_invalid", message))
-    if event.played_ms > 0 and reply.record.first_played_ms is None:
-        reply.record.first_played_ms = now_ms - min(event.played_ms, reply.playout.sent_ms)
 
 
 HANDLERS: dict[type, Callable[[State, Any, int], None]] = {
@@ -158,8 +154,8 @@ def begin(
 def generate(
     state: State, history: tuple[Item, ...], now_ms: int, *, score_text_end: bool = False
 ) -> None:
-    reply = state.live
-    reply.record.generate_ms = now_ms
+    reply, record = state.live, state.live.record
+    record.generate_ms = now_ms
     job, preemptive = state.jobs.begin(Purpose.REPLY, reply), not reply.committed
     state.emit(act.Generate(job, reply.id, history, reply.options, preemptive, score_text_end))
 
@@ -167,8 +163,7 @@ def generate(
 def commit(state: State, now_ms: int) -> None:
     """The reply is certain: show what there is of it and let it be heard."""
     reply = state.live
-    reply.committed = True
-    reply.record.committed_ms = now_ms
+    reply.commit(now_ms)
     state.emit(act.ReplyBegan(reply.id, reply.item, reply.options, reply.speaks))
     if reply.text:
         state.emit(act.ReplyWords(reply.id, reply.item, reply.text))

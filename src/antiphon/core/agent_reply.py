@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from antiphon.core.actions import ReplyCallWords
 from antiphon.core.events import ReplyComplete
 from antiphon.core.history import ToolRequest
-from antiphon.core.playout import Playout, PlayoutLedger
+from antiphon.core.playout import PlayoutLedger, PlayoutView
 from antiphon.core.policy import Policy
 from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.core.turn_record import TurnRecord
@@ -28,7 +28,7 @@ class ReplyView(Protocol):
     @property
     def audible(self) -> bool: ...
     @property
-    def playout(self) -> Playout: ...
+    def playout(self) -> PlayoutView: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,37 @@ class AgentReply:
     first_call_item: str = ""
     """The history item of its first function call; what it says stands before that."""
 
+    # -- what becomes of it --------------------------------------------------------------------------
+
+    def commit(self, now_ms: int) -> None:
+        """It is certain: it may be shown and heard."""
+        record, self.committed = self.record, True
+        record.committed_ms = now_ms
+
+    def sent(self, sent_ms: int, now_ms: int) -> None:
+        """Its audio up to `sent_ms` has left. Not after a pause: then it left before."""
+        record = self.record
+        if self.audible and not self.playout.paused:
+            self.playout.sent(sent_ms, now_ms)
+            if record.first_sent_ms is None:
+                record.first_sent_ms = now_ms
+
+    def played(self, played_ms: int, now_ms: int) -> bool:
+        """The client's report of what it has played -> False when that was a lie."""
+        record, honest = self.record, self.playout.report(played_ms, now_ms)
+        if played_ms > 0 and record.first_played_ms is None:
+            record.first_played_ms = now_ms - min(played_ms, self.playout.sent_ms)
+        return honest
+
     # -- what the models give -----------------------------------------------------------------------
 
     def add_text(self, text: str, now_ms: int) -> None:
-        if self.record.first_token_ms is None:
-            self.record.first_token_ms = now_ms
+        record = self.record
+        if record.first_token_ms is None:
+            record.first_token_ms = now_ms
+        record.characters += len(text)
         self.progress_ms = now_ms
         self.text += text
-        self.record.characters += len(text)
         if self.speaks:
             self.waiting.extend(self.segmenter.feed(text))
 
@@ -124,27 +147,29 @@ class AgentReply:
         """More of the segment that is being synthesized."""
         if self.synthesizing is None or duration_ms <= 0:
             return
-        if self.record.first_audio_ms is None:
-            self.record.first_audio_ms = now_ms
+        record = self.record
+        if record.first_audio_ms is None:
+            record.first_audio_ms = now_ms
         self.progress_ms = now_ms
         self.playout.add_audio(self.synthesizing, duration_ms)
-        self.record.audio_ms = self.playout.total_ms
+        record.audio_ms = self.playout.total_ms
 
     def end_segment(self, now_ms: int) -> None:
         """All audio of the segment that is being synthesized is there."""
+        record = self.record
         if self.synthesizing is not None:
             self.playout.finish_segment(self.synthesizing)
             self.synthesizing = None
-            self.record.audio_done_ms = self.progress_ms = now_ms
+            record.audio_done_ms = self.progress_ms = now_ms
 
     def fail(self, reason: str, now_ms: int) -> None:
         """A model gave up: what has been made is still said, nothing more is made."""
-        self.failed, self.text_done = reason, True
+        record, self.failed, self.text_done = self.record, reason, True
         if self.synthesizing is not None:
             self.playout.finish_segment(self.synthesizing)
             self.synthesizing = None
-        if self.record.text_done_ms is None:
-            self.record.text_done_ms = now_ms
+        if record.text_done_ms is None:
+            record.text_done_ms = now_ms
 
     # -- what it needs ------------------------------------------------------------------------------
 
@@ -160,8 +185,9 @@ class AgentReply:
         """-> the number and text of the segment that is synthesized from now on."""
         text = self.waiting.popleft()
         self.synthesizing = self.playout.add_segment(text)
-        if self.record.speak_ms is None:
-            self.record.speak_ms = now_ms
+        record = self.record
+        if record.speak_ms is None:
+            record.speak_ms = now_ms
         return self.synthesizing, text
 
     # -- how far it is ------------------------------------------------------------------------------

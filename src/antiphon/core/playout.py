@@ -18,7 +18,7 @@ REPORT_SLACK_MS = 100
 
 
 @dataclass(slots=True)
-class Segment:
+class SegmentPlayout:
     """One segment: its text, and where its audio lies in the reply."""
 
     text: str
@@ -27,7 +27,7 @@ class Segment:
     done: bool = False
 
 
-class Playout(Protocol):
+class PlayoutView(Protocol):
     """What others may read of a reply's playout."""
 
     @property
@@ -43,7 +43,7 @@ class PlayoutLedger:
     """`reports`: the client says how much it has played."""
 
     def __init__(self, *, reports: bool) -> None:
-        self.segments: list[Segment] = []
+        self.segments: list[SegmentPlayout] = []
         self.total_ms = 0
         self.sent_ms = 0
         self.paused = False
@@ -62,7 +62,7 @@ class PlayoutLedger:
 
     def add_segment(self, text: str) -> int:
         """-> index of the new segment."""
-        self.segments.append(Segment(text))
+        self.segments.append(SegmentPlayout(text))
         return len(self.segments) - 1
 
     def add_audio(self, segment: int, duration_ms: int) -> None:
@@ -167,7 +167,7 @@ class PlayoutLedger:
         return position_ms
 
 
-def _word_times(segment: Segment) -> list[tuple[int, int]]:
+def _word_times(segment: SegmentPlayout) -> list[tuple[int, int]]:
     """(start, end) of each word, relative to the reply."""
     words = segment.text.split()
     letters = sum(len(word) + 1 for word in words) or 1
@@ -180,7 +180,7 @@ def _word_times(segment: Segment) -> list[tuple[int, int]]:
     return times
 
 
-def _split_words(segment: Segment, position_ms: int) -> tuple[str, str]:
+def _split_words(segment: SegmentPlayout, position_ms: int) -> tuple[str, str]:
     if segment.done and position_ms >= max(segment.start_ms + segment.duration_ms, 1):
         return segment.text, ""
     if position_ms <= segment.start_ms or not segment.duration_ms:

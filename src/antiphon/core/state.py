@@ -81,7 +81,7 @@ class Purpose(Enum):
 
 
 @dataclass(slots=True)
-class Job:
+class ModelJob:
     """What a model was asked for, and for whom."""
 
     purpose: Purpose
@@ -94,21 +94,21 @@ class Jobs:
     """What the models are at. A result whose job is not here, or not wanted any more, is stale."""
 
     def __init__(self) -> None:
-        self._open: dict[int, Job] = {}
+        self._open: dict[int, ModelJob] = {}
         self._count = 0
 
     def begin(self, purpose: Purpose, owner: UserTurn | AgentReply) -> int:
         """-> the number of a new job."""
         self._count += 1
-        self._open[self._count] = Job(purpose, owner)
+        self._open[self._count] = ModelJob(purpose, owner)
         return self._count
 
-    def get(self, job_id: int) -> Job | None:
+    def get(self, job_id: int) -> ModelJob | None:
         """What a result belongs to; None when it is stale."""
         job = self._open.get(job_id)
         return job if job is not None and job.wanted else None
 
-    def pop(self, job_id: int) -> Job | None:
+    def pop(self, job_id: int) -> ModelJob | None:
         """The same for a job's last result."""
         job = self._open.pop(job_id, None)
         return job if job is not None and job.wanted else None

@@ -159,7 +159,8 @@ def take_pause(state: State, now_ms: int) -> None:
 
 def force_turn(state: State, now_ms: int) -> None:
     """It is over by force, as soon as its transcript is there."""
-    state.current.forced = True
+    turn = state.current
+    turn.forced = True
     state.note(Fact.NEWS)
 
 
@@ -196,7 +197,8 @@ def _show(state: State, turn: UserTurn, text: str) -> bool:
 
 def ask_again_later(state: State, now_ms: int) -> None:
     """The pause is not certain yet: ask again when it is."""
-    state.current.ahead_ms, state.current.failure = 0, ""
+    turn = state.current
+    turn.ahead_ms, turn.failure = 0, ""
 
 
 # --- has the user finished? --------------------------------------------------------------------------
@@ -231,7 +233,8 @@ def generate_preemptively(state: State, now_ms: int) -> None:
         if reply.prompt == turn.text and not reply.failed:
             return
         state.drop_reply()
-    turn.record.preemptive_generations += 1
+    record = turn.record
+    record.preemptive_generations += 1
     _begin_answer(state, turn)
     told = (*state.history.snapshot(), Item(turn.item, "user", turn.text))
     scored = policy.auto_turns and policy.use_turn_detector and policy.text_end_threshold > 0
@@ -263,7 +266,8 @@ def answer_turn(state: State, now_ms: int) -> None:
     prepared = state.reply is not None
     if not prepared:
         _begin_answer(state, turn)
-    turn.record.preemptive_used = prepared
+    record = turn.record
+    record.preemptive_used = prepared
     state.pending = None
     agent.commit(state, now_ms)
     if not prepared:
@@ -326,8 +330,9 @@ def leave_speech(state: State, now_ms: int) -> None:
 
 def play(state: State, now_ms: int) -> None:
     """Send it."""
-    state.live.audible = True
-    state.emit(act.Play(state.live.id))
+    reply = state.live
+    reply.audible = True
+    state.emit(act.Play(reply.id))
 
 
 def give_up_reply(state: State, now_ms: int) -> None:
@@ -400,9 +405,10 @@ def judge_while_speaking(state: State, now_ms: int) -> None:
 
 def judge_partial(state: State, now_ms: int) -> None:
     """Judge by its words whether an interruption is meant."""
-    state.current.partial = state.current.latest_partial
+    turn = state.current
+    turn.partial = turn.latest_partial
     if not state.vad.paused:
-        _judge(state, state.current.partial, now_ms)
+        _judge(state, turn.partial, now_ms)
 
 
 def judge_transcript(state: State, now_ms: int) -> None:
@@ -430,7 +436,8 @@ def judge_by_length(state: State, now_ms: int) -> None:
 
 def interrupt(state: State, now_ms: int) -> None:
     """Stop the agent."""
-    state.current.interrupts = True
+    turn = state.current
+    turn.interrupts = True
     agent.stop(state, "turn_detected", now_ms)
 
 
@@ -451,7 +458,8 @@ def find_end(state: State, now_ms: int) -> None:
 def drop_false_interruption(state: State, now_ms: int) -> None:
     """Forget it."""
     state.facts.discard(Fact.CLEARED)
-    state.live.record.false_interruptions += 1
+    record = state.live.record
+    record.false_interruptions += 1
     user.drop_turn(state, now_ms)
 
 
@@ -522,7 +530,8 @@ def clear_turn(state: State, now_ms: int) -> None:
 
 def request_at_turn_end(state: State, now_ms: int) -> None:
     """The turn is to be answered so, whatever the policy says."""
-    state.current.reply_wanted = True
+    turn = state.current
+    turn.reply_wanted = True
     state.drop_preemptive()  # it was made without these options
     state.pending = state.requested
 

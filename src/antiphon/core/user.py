@@ -57,8 +57,7 @@ def on_transcript(state: State, event: ev.Transcribed, turn: UserTurn, now_ms: i
     if not turn.holds_floor:
         _add_detached(state, turn, text, now_ms)
         return
-    turn.text = text
-    turn.record.transcribe_ms, turn.record.transcript_ms = turn.transcribe_ms, now_ms
+    turn.take_transcript(text, now_ms)
     state.note(Fact.TRANSCRIBED)
 
 
@@ -76,8 +75,7 @@ def on_transcript_failed(state: State, event: ev.JobFailed, turn: UserTurn, now_
 
 
 def on_turn_scored(state: State, event: ev.TurnScored, turn: UserTurn, now_ms: int) -> None:
-    turn.probability = turn.record.turn_probability = event.probability
-    turn.record.score_asked_ms, turn.record.turn_scored_ms = turn.score_asked_ms, now_ms
+    turn.take_score(event.probability, now_ms)
     state.note(Fact.NEWS)
 
 
@@ -105,8 +103,8 @@ def _add_detached(state: State, turn: UserTurn, text: str, now_ms: int) -> None:
     if not text:
         state.emit(act.SpeechDropped(turn.item))
         return
-    turn.text = turn.record.user_text = text
-    turn.record.status, turn.record.transcript_ms = "none", now_ms
+    turn.text, record = text, turn.record
+    record.user_text, record.status, record.transcript_ms = text, "none", now_ms
     state.drop_preemptive()
     enter_history(state, turn)
     state.record_turn(turn.record)
@@ -122,7 +120,8 @@ def open_turn(state: State, now_ms: int) -> UserTurn:
     vad = state.vad
     start_ms = max(vad.onset_ms - state.policy.prefix_padding_ms, state.taken_ms, 0)
     turn = _new_turn(state, start_ms, vad.onset_ms)
-    turn.record.speech_start_ms = now_ms - (vad.heard_ms - vad.onset_ms)
+    record = turn.record
+    record.speech_start_ms = now_ms - (vad.heard_ms - vad.onset_ms)
     return turn
 
 

@@ -70,6 +70,17 @@ class UserTurn:
         if reply is not None:
             self.reply_wanted = reply
 
+    def take_transcript(self, text: str, now_ms: int) -> None:
+        """The transcript of the whole turn so far, as it was last asked for."""
+        record, self.text = self.record, text
+        record.transcribe_ms, record.transcript_ms = self.transcribe_ms, now_ms
+
+    def take_score(self, probability: float, now_ms: int) -> None:
+        """The turn detector's answer."""
+        record, self.probability = self.record, probability
+        record.turn_probability, record.turn_scored_ms = probability, now_ms
+        record.score_asked_ms = self.score_asked_ms
+
     def wants_reply(self, policy: Policy) -> bool:
         return policy.auto_reply if self.reply_wanted is None else self.reply_wanted
 
