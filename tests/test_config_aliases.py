@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.test_config import clean, value_of  # noqa: F401
 
-from antiphon.config import ALIASES, IGNORED, PASSED_ON, load
+from antiphon.config import ALIASES, IGNORED, PASSED_ON, PREFIX, RENAMED, load, setting_names
 from antiphon.models.ports import Kind
 from antiphon.models.registry import parse_spec, shared_registry
 from antiphon.server.loading import chains, check_models
@@ -268,3 +268,46 @@ def test_back_ends_that_are_named_exist() -> None:
 
 
 _CHAINS = {"models.stt", "models.llm", "models.tts"}
+
+
+@pytest.mark.parametrize("old", RENAMED)
+@pytest.mark.parametrize("place", ["overrides", "environment", ".env", "antiphon.toml"])
+def test_a_renamed_setting_works_under_its_old_name_with_a_warning(
+    old: str,
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    variable = PREFIX + old.upper().replace(".", "__")
+    section, _, name = old.partition(".")
+    overrides: dict[str, Any] = {}
+    match place:
+        case "overrides":
+            overrides[old] = "1"
+        case "environment":
+            monkeypatch.setenv(variable, "1")
+        case ".env":
+            (tmp_path / ".env").write_text(f"{variable}=1\n")
+        case _:
+            (tmp_path / place).write_text(f"[{section}]\n{name} = 1\n")
+    assert value_of(load(overrides, folder=tmp_path), RENAMED[old]) == 1
+    assert old in caplog.text
+    assert RENAMED[old] in caplog.text
+
+
+def test_the_name_now_goes_before_the_old_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "antiphon.toml").write_text(
+        "[conversation]\nplayback_grace_ms = 1\nplayout_grace_ms = 2\n"
+    )
+    assert load(folder=tmp_path).conversation.playout_grace_ms == 2
+    monkeypatch.setenv("ANTIPHON_CONVERSATION__PLAYBACK_GRACE_MS", "3")  # nearer than the file
+    assert load(folder=tmp_path).conversation.playout_grace_ms == 3
+
+
+def test_every_renamed_setting_exists_under_its_name_now() -> None:
+    assert set(RENAMED.values()) <= set(setting_names())
+    assert not set(RENAMED) & set(setting_names())

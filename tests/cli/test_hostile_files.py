@@ -17,8 +17,8 @@ from tests.test_config import clean  # noqa: F401
 from tests.test_files import HOSTILE
 
 from antiphon.cli.main import main
-from antiphon.core import trace
 from antiphon.core.policy import Policy
+from antiphon.observe import call_trace
 
 LIMIT_S = 60
 CONTENT: dict[str, bytes] = {
@@ -177,9 +177,9 @@ def test_a_setting_of_another_kind(
 def test_a_report_is_for_its_owner(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = trace._settings(Policy())
+    policy = call_trace._settings(Policy())
     (folder / "call.jsonl").write_text(
-        json.dumps({"antiphon_trace": trace.VERSION, "policy": policy})
+        json.dumps({"antiphon_trace": call_trace.VERSION, "policy": policy})
     )
     page = folder / "call.html"
     page.write_text("an older one")

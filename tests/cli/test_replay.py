@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from antiphon.cli.replay import replay
 from antiphon.core.policy import Policy
-from antiphon.core.trace import header
 from antiphon.errors import AntiphonError
+from antiphon.observe.call_trace import header
 from antiphon.testing.world import World
 
 app = typer.Typer()

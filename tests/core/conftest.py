@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.core import trace
 from antiphon.core.policy import Policy
+from antiphon.observe import call_trace
 from antiphon.testing.rules import check_trace
 from antiphon.testing.world import World
 
@@ -27,4 +27,4 @@ def call() -> Iterator[Call]:
     yield make
     for world in worlds:
         check_trace(world.lines)
-        assert trace.replay(world.lines) is None
+        assert call_trace.replay(world.lines) is None

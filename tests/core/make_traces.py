@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import ToolRequest
 from antiphon.core.policy import Policy
@@ -57,7 +58,11 @@ def late_transcript() -> World:
     world = World(Policy(greeting="", partial_every_ms=0))
     world.delays.transcribe = 2_600
     world.speak(500, "what time is it", 1_200)
-    world.at(6_000, ev.Transcribed(1, 1, "what time is it then"))  # once more, when it is settled
+    world.run(5_990)
+    done = next(a for a in world.actions(act.Transcribe) if not a.partial)
+    world.at(
+        6_000, ev.Transcribed(done.job, "what time is it then")
+    )  # once more, when it is settled
     return world.run(7_500)
 
 
@@ -75,7 +80,7 @@ def hang_up_while_speaking() -> World:
     return world.run(9_000)
 
 
-def speculation_thrown_away() -> World:
+def preemptive_reply_thrown_away() -> World:
     world = World(Policy(greeting="", idle_prompt_after_ms=0))
     world.finished = lambda words: 0.1 if words.endswith("the") else 0.9
     weather = ToolRequest("c1", "weather", '{"city": "Oslo"}')
@@ -134,7 +139,7 @@ SCENARIOS: tuple[Callable[[], World], ...] = (
     late_transcript,
     llm_failure,
     hang_up_while_speaking,
-    speculation_thrown_away,
+    preemptive_reply_thrown_away,
     greeting_interrupted,
     idle_goodbye,
     manual_turn,

@@ -170,19 +170,21 @@ def test_silence_needed(
     ("policy", "probability", "ends_here", "expected_ms"),
     [
         (P, 0.95, 0.0, 1_360),  # it sounds finished, the words want to go on
-        (P, 0.95, P.words_threshold / 2, 1_030),
+        (P, 0.95, P.text_end_threshold / 2, 1_030),
         (P, 0.05, 0.001, P.max_silence_ms),
-        (P, 0.95, P.words_threshold, P.min_silence_ms),
+        (P, 0.95, P.text_end_threshold, P.min_silence_ms),
         (P, 0.95, 0.9, P.min_silence_ms),
         (P, 0.3, 0.9, P.unsure_silence_ms),  # whole words do not outweigh a voice that stays up
-        (Policy(words_threshold=0), 0.95, 0.0, P.min_silence_ms),
+        (Policy(text_end_threshold=0), 0.95, 0.0, P.min_silence_ms),
     ],
 )
 def test_what_the_language_model_thinks_of_the_words(
     policy: Policy, probability: float, ends_here: float, expected_ms: int
 ) -> None:
     words = "What do I need?"
-    assert silence_needed_ms(policy, words, probability, ends_here=ends_here) == expected_ms
+    assert (
+        silence_needed_ms(policy, words, probability, text_end_probability=ends_here) == expected_ms
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from antiphon.core import trace
+from antiphon.observe import call_trace
 from antiphon.testing.rules import check_trace
 
 FOLDER = Path(__file__).parents[1] / "traces"
 
 NAMES = """clean-turn pause-in-mid-sentence barge-in mm-hm late-transcript llm-failure hang-up-while-speaking
-speculation-thrown-away greeting-interrupted idle-goodbye manual-turn tool-call tool-slow""".split()
+preemptive-reply-thrown-away greeting-interrupted idle-goodbye manual-turn tool-call tool-slow""".split()
 
 SHIPS = "The sea is deep and cold, and nobody knows how many ships lie there."
 
@@ -29,7 +29,7 @@ class Told:
     """What the conversation did in a trace, as it stands in the file."""
 
     def __init__(self, name: str) -> None:
-        _, steps = trace.read(lines(name))
+        _, steps = call_trace.read(lines(name))
         self.actions = [(step.now_ms, action) for step in steps for action in step.actions]
 
     def all(self, kind: str) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def test_every_trace_on_file_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_trace_goes_as_it_went(name: str) -> None:
-    difference = trace.replay(lines(name))
+    difference = call_trace.replay(lines(name))
     assert difference is None, (
         f"{name}: {difference}\nIf this is meant: python tests/core/make_traces.py"
     )
@@ -74,7 +74,7 @@ def test_clean_turn() -> None:
         *("caller", "deciding", "thinking", "agent", "open"),
     ]
     # The answer was prepared before the turn was over, and audible within 400 ms of the last word.
-    assert told.all("Generate")[0]["speculative"] is True
+    assert told.all("Generate")[0]["preemptive"] is True
     assert told.times("Generate")[0] < told.times("SpeechEnded")[0]
     assert told.times("Play")[1] < 3_200 + 400
 
@@ -86,7 +86,7 @@ def test_pause_in_mid_sentence() -> None:
     assert [action["reply"] for action in told.all("ReplyBegan")] == [answer]
     for kind in ("ReplyWords", "Play", "ReplyEnded", "ReplyCalls"):
         assert guess not in [action["reply"] for action in told.all(kind)]
-    assert told.all("TurnRecorded")[0]["record"]["speculations"] == 2
+    assert told.all("TurnRecorded")[0]["record"]["preemptive_generations"] == 2
     assert len(told.all("SpeechBegan")) == len(told.all("SpeechEnded")) == 1
 
 
@@ -97,7 +97,7 @@ def test_barge_in() -> None:
     assert SHIPS.startswith(cut)
     assert answer == "You said: no wait what about the sky."
     assert told.times("Pause")[0] < 3_900 + 150
-    assert told.times("Pause")[0] < told.times("Silence")[0] < 3_900 + 700
+    assert told.times("Pause")[0] < told.times("StopPlayout")[0] < 3_900 + 700
     # The language model is told what was heard, not what was made.
     history = told.all("Generate")[-1]["history"]
     assert [item["text"] for item in history if item["role"] == "assistant"] == [cut]
@@ -108,7 +108,7 @@ def test_mm_hm() -> None:
     assert told.heard() == [SHIPS]
     assert told.user() == ["tell me about the sea"]
     assert len(told.all("SpeechDropped")) == 1
-    assert told.all("Silence") == []
+    assert told.all("StopPlayout") == []
     # It went on from the beginning of the word that was cut off.
     paused_ms, resumed_ms = told.times("Pause")[0], told.times("Play")[1]
     assert resumed_ms - paused_ms < 800
@@ -150,11 +150,11 @@ def test_hang_up_while_speaking() -> None:
     assert told.floors()[-1] == "ended"
 
 
-def test_speculation_thrown_away() -> None:
-    told = Told("speculation-thrown-away")
+def test_preemptive_reply_thrown_away() -> None:
+    told = Told("preemptive-reply-thrown-away")
     # It was made, with a function call in it, and nothing of it is left: no word, no sound, no function, no item.
     assert len(told.all("Generate")) == 1
-    assert len(told.all("Abandon")) == 1
+    assert len(told.all("CancelReply")) == 1
     for kind in ("ReplyBegan", "ReplyWords", "ReplyCalls", "RunTool", "Play", "ItemAdded"):
         assert told.all(kind) == []
     assert len(told.all("SpeechDropped")) == 1

@@ -13,11 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core import trace
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
 from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
+from antiphon.observe import call_trace
 from antiphon.testing.rules import CallRules
 
 WINDOW_MS = 32
@@ -31,8 +31,8 @@ POLICIES = [
     Policy(greeting="", idle_answer=True, idle_prompt_after_ms=500, barge_in="immediate"),
     Policy(greeting="", auto_turns=False, auto_reply=False, idle_prompt_after_ms=0),
     Policy(greeting="", auto_reply=False, reopen_turns=False),
-    Policy(greeting="", speculate_after_ms=0, speak_ahead_ms=0, partial_every_ms=0),
-    Policy(greeting="", speak_replies=False, max_turn_ms=2_000, segment_ms=500),
+    Policy(greeting="", preemptive_generation_after_ms=0, speak_ahead_ms=0, partial_every_ms=0),
+    Policy(greeting="", speak_replies=False, max_turn_ms=2_000, keep_transcript_after_ms=500),
     Policy(greeting="", apology="", goodbye="", idle_prompt="", max_turn_ms=1_500),
 ]
 
@@ -64,13 +64,12 @@ class AnyCall(RuleBasedStateMachine):
         self.rules = CallRules(self.conversation)
         self.now_ms = 0
         self.audio_ms = 0
-        self.asked: list[tuple[int, int, bool]] = []
+        self.jobs: dict[type, list[int]] = {}
         self.reply_ids = ["r99"]
-        self.clauses: list[tuple[str, int]] = []
         self.items = list(ITEM_IDS)
         self.work: list[act.Action] = []
         self.made_ms: dict[str, int] = {}
-        self.lines = [trace.header(policy)]
+        self.lines = [call_trace.header(policy)]
         self.post(ev.Started(greet))
 
     def post(self, event: ev.Event | None) -> None:
@@ -78,22 +77,19 @@ class AnyCall(RuleBasedStateMachine):
             out = self.conversation.tick(self.now_ms)
         else:
             out = self.conversation.handle(event, self.now_ms)
-        self.lines.append(trace.line(self.now_ms, event, out))
+        self.lines.append(call_trace.line(self.now_ms, event, out))
         self.rules.check(event, self.now_ms, out)
         for action in out:
             self.notice(action)
-            if isinstance(action, act.Transcribe | act.ScoreTurn | act.Generate | act.Speak):
+            if isinstance(action, act.Transcribe | act.ScoreTurn | act.Generate | act.Synthesize):
                 self.work.append(action)
+                self.jobs.setdefault(type(action), []).append(action.job)
 
     def notice(self, action: act.Action) -> None:
         match action:
-            case act.Transcribe(turn, attempt, partial=partial):
-                self.asked.append((turn, attempt, partial))
-            case act.Generate(reply) | act.ReplyBegan(reply):
+            case act.Generate(_, reply) | act.ReplyBegan(reply):
                 if reply not in self.reply_ids:
                     self.reply_ids.append(reply)
-            case act.Speak(reply, clause):
-                self.clauses.append((reply, clause))
             case act.ItemAdded(item):
                 self.items.append(item.id)
         if isinstance(action, act.ReplyBegan):
@@ -101,6 +97,11 @@ class AnyCall(RuleBasedStateMachine):
 
     def pick_reply(self, back: int) -> str:
         return self.reply_ids[max(back, -len(self.reply_ids))]
+
+    def pick_job(self, kind: type, back: int) -> int:
+        """One of the latest jobs of this kind, or one that never was."""
+        jobs = self.jobs.get(kind, [])
+        return jobs[-min(back, len(jobs))] if jobs else 999
 
     # -- time and audio -------------------------------------------------------------------------
 
@@ -142,22 +143,22 @@ class AnyCall(RuleBasedStateMachine):
     def serve_one(self, action: act.Action, text: str, reply: str) -> None:
         self.now_ms += 20
         match action:
-            case act.Transcribe(turn, attempt, partial=partial):
-                self.post(ev.Transcribed(turn, attempt, text, partial))
-            case act.ScoreTurn(turn, attempt):
-                self.post(ev.TurnScored(turn, attempt, 0.9))
-            case act.Generate(reply_id):
-                self.post(ev.ReplyText(reply_id, reply))
-                self.post(ev.ReplyComplete(reply_id, "stop", 10, 5))
-            case act.Speak(reply_id, clause, words):
-                self.post(self.made(reply_id, clause, 60 * len(words)))
-                self.post(ev.ClauseSpoken(reply_id, clause))
+            case act.Transcribe(job):
+                self.post(ev.Transcribed(job, text))
+            case act.ScoreTurn(job):
+                self.post(ev.TurnScored(job, 0.9))
+            case act.Generate(job):
+                self.post(ev.ReplyText(job, reply))
+                self.post(ev.ReplyComplete(job, "stop", 10, 5))
+            case act.Synthesize(job, text=words):
+                self.post_audio(job, 60 * len(words))
+                self.post(ev.SegmentComplete(job))
 
-    def made(self, reply: str, clause: int, ms: int) -> ev.ClauseAudio:
-        live = self.conversation.speaker.reply
-        if live is not None and (live.id, live.synthesising) == (reply, clause):
-            self.made_ms[reply] = self.made_ms.get(reply, 0) + ms
-        return ev.ClauseAudio(reply, clause, ms)
+    def post_audio(self, job: int, ms: int) -> None:
+        self.post(ev.SegmentAudio(job, ms))
+        live = self.conversation.view.reply
+        if live is not None:
+            self.made_ms[live.id] = live.playout.total_ms
 
     @rule(text=st.sampled_from(SAID[1:]), reply=st.sampled_from(ANSWERS))
     def whole_turn(self, text: str, reply: str) -> None:
@@ -171,11 +172,11 @@ class AnyCall(RuleBasedStateMachine):
     @rule(share=st.sampled_from([0.2, 0.6, 1.0]))
     def send(self, share: float) -> None:
         """The live reply's audio leaves."""
-        live = self.conversation.speaker.reply
+        live = self.conversation.view.reply
         if live is not None and live.audible:
-            self.post(ev.AudioSent(live.id, int(share * live.ledger.total_ms)))
+            self.post(ev.AudioSent(live.id, int(share * live.playout.total_ms)))
 
-    @precondition(lambda self: self.conversation.floor in (Floor.AGENT, Floor.CLOSING))
+    @precondition(lambda self: self.conversation.view.floor in (Floor.AGENT, Floor.CLOSING))
     @rule(windows=st.integers(3, 40), text=st.sampled_from(SAID), quiet=st.integers(0, 4))
     def speak_over(self, windows: int, text: str, quiet: int) -> None:
         """The caller speaks while the agent does."""
@@ -185,41 +186,47 @@ class AnyCall(RuleBasedStateMachine):
 
     # -- models ---------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: act.Transcribe in self.jobs)
     @rule(back=st.integers(1, 4), text=st.sampled_from(SAID), fails=st.booleans())
     def transcribed(self, back: int, text: str, fails: bool) -> None:
-        turn, attempt, partial = self.asked[-min(back, len(self.asked))]
+        job = self.pick_job(act.Transcribe, back)
         if fails and back % 2:
-            self.post(ev.TranscriptFailed(turn, attempt, "no model", partial))
+            self.post(ev.JobFailed(job, "no model"))
         else:
-            self.post(ev.Transcribed(turn, attempt, text, partial))
+            self.post(ev.Transcribed(job, text))
 
-    @rule(turn=numbers, attempt=numbers, text=st.sampled_from(SAID), partial=st.booleans())
-    def transcribed_by_guess(self, turn: int, attempt: int, text: str, partial: bool) -> None:
-        self.post(ev.Transcribed(turn, attempt, text, partial))
+    @rule(job=numbers, text=st.sampled_from(SAID))
+    def result_of_any_job(self, job: int, text: str) -> None:
+        """Whatever that job was for, if there was one."""
+        self.post(ev.Transcribed(job, text))
+        self.post(ev.TextEndScored(job, 0.5))
+        self.post(ev.SegmentComplete(job))
 
-    @precondition(lambda self: self.asked)
     @rule(back=st.integers(1, 3), probability=st.sampled_from([0.0, 0.2, 0.4, 0.9]))
     def scored(self, back: int, probability: float) -> None:
-        turn, attempt, _ = self.asked[-min(back, len(self.asked))]
-        self.post(ev.TurnScored(turn, attempt, probability))
+        self.post(ev.TurnScored(self.pick_job(act.ScoreTurn, back), probability))
 
-    @rule(back=replies, pieces=st.lists(st.sampled_from(TEXT), min_size=1, max_size=6))
+    @rule(back=numbers, pieces=st.lists(st.sampled_from(TEXT), min_size=1, max_size=6))
     def reply_text(self, back: int, pieces: list[str]) -> None:
         for piece in pieces:
-            self.post(ev.ReplyText(self.pick_reply(back), piece))
+            self.post(ev.ReplyText(self.pick_job(act.Generate, back + 1), piece))
 
-    @rule(back=replies, finish=st.sampled_from(["stop", "length"]))
+    @rule(back=numbers, probability=st.sampled_from([0.0, 0.01, 0.9]))
+    def text_end_scored(self, back: int, probability: float) -> None:
+        self.post(ev.TextEndScored(self.pick_job(act.Generate, back + 1), probability))
+
+    @rule(back=numbers, finish=st.sampled_from(["stop", "length"]))
     def reply_complete(self, back: int, finish: str) -> None:
-        self.post(ev.ReplyComplete(self.pick_reply(back), finish))
+        self.post(ev.ReplyComplete(self.pick_job(act.Generate, back + 1), finish))
 
-    @rule(back=replies, call=st.sampled_from(CALL_IDS))
+    @rule(back=numbers, call=st.sampled_from(CALL_IDS))
     def reply_tool(self, back: int, call: str) -> None:
-        self.post(ev.ReplyTool(self.pick_reply(back), ToolRequest(call, "f", "{}")))
+        job = self.pick_job(act.Generate, back + 1)
+        self.post(ev.ReplyTool(job, ToolRequest(call, "f", "{}")))
 
-    @rule(back=replies, call=st.sampled_from(CALL_IDS), text=st.sampled_from(["", "{", "}"]))
+    @rule(back=numbers, call=st.sampled_from(CALL_IDS), text=st.sampled_from(["", "{", "}"]))
     def reply_tool_text(self, back: int, call: str, text: str) -> None:
-        self.post(ev.ReplyToolText(self.pick_reply(back), call, "f", text))
+        self.post(ev.ReplyToolText(self.pick_job(act.Generate, back + 1), call, "f", text))
 
     @rule(call=st.sampled_from(CALL_IDS), filler=st.sampled_from(["", "I am looking."]))
     def tool_started(self, call: str, filler: str) -> None:
@@ -229,23 +236,22 @@ class AnyCall(RuleBasedStateMachine):
     def tool_returned(self, call: str, output: str) -> None:
         self.post(ev.ToolReturned(call, output))
 
-    @rule(back=replies)
+    @rule(back=numbers)
     def reply_failed(self, back: int) -> None:
-        self.post(ev.ReplyFailed(self.pick_reply(back), "broken"))
+        self.post(ev.JobFailed(self.pick_job(act.Generate, back + 1), "broken"))
 
-    @precondition(lambda self: self.clauses)
+    @precondition(lambda self: act.Synthesize in self.jobs)
     @rule(back=st.integers(1, 3), ms=durations, done=st.booleans())
-    def clause_audio(self, back: int, ms: int, done: bool) -> None:
-        reply, clause = self.clauses[-min(back, len(self.clauses))]
-        self.post(self.made(reply, clause, ms))
+    def segment_audio(self, back: int, ms: int, done: bool) -> None:
+        job = self.pick_job(act.Synthesize, back)
+        self.post_audio(job, ms)
         if done:
-            self.post(ev.ClauseSpoken(reply, clause))
+            self.post(ev.SegmentComplete(job))
 
-    @precondition(lambda self: self.clauses)
+    @precondition(lambda self: act.Synthesize in self.jobs)
     @rule(back=st.integers(1, 3))
-    def clause_failed(self, back: int) -> None:
-        reply, clause = self.clauses[-min(back, len(self.clauses))]
-        self.post(ev.ClauseFailed(reply, clause, "no voice"))
+    def segment_failed(self, back: int) -> None:
+        self.post(ev.JobFailed(self.pick_job(act.Synthesize, back), "no voice"))
 
     @rule(back=replies, share=st.sampled_from([0.1, 0.5, 1.0]), ms=st.sampled_from([0, 30, 400]))
     def audio_sent(self, back: int, share: float, ms: int) -> None:
@@ -261,7 +267,7 @@ class AnyCall(RuleBasedStateMachine):
 
     @rule(text=st.sampled_from(["hi", " "]), reply=st.booleans())
     def typed(self, text: str, reply: bool) -> None:
-        self.post(ev.Typed(text, reply))
+        self.post(ev.UserText(text, reply))
 
     @rule(ahead=st.sampled_from([0, 20]), reply=st.booleans())
     def commit(self, ahead: int, reply: bool) -> None:
@@ -281,7 +287,7 @@ class AnyCall(RuleBasedStateMachine):
 
     @rule(back=replies, named=st.booleans())
     def cancel(self, back: int, named: bool) -> None:
-        self.post(ev.CancelReply(self.pick_reply(back) if named else ""))
+        self.post(ev.RequestCancel(self.pick_reply(back) if named else ""))
 
     @rule(
         item=st.sampled_from(ITEM_IDS),
@@ -305,7 +311,7 @@ class AnyCall(RuleBasedStateMachine):
     def configure(self, number: int) -> None:
         self.post(ev.Configure(POLICIES[number]))
 
-    @precondition(lambda self: self.conversation.floor is not Floor.OPEN)
+    @precondition(lambda self: self.conversation.view.floor is not Floor.OPEN)
     @rule(said=st.booleans(), unless=st.booleans())
     def finish(self, said: bool, unless: bool) -> None:
         self.post(ev.Finish("done", said, "Bye bye." if said else "", unless))
@@ -314,38 +320,38 @@ class AnyCall(RuleBasedStateMachine):
     def start_again(self) -> None:
         self.post(ev.Started())
 
-    @precondition(lambda self: self.conversation.floor in (Floor.OPEN, Floor.CLOSING))
+    @precondition(lambda self: self.conversation.view.floor in (Floor.OPEN, Floor.CLOSING))
     @rule(ms=st.sampled_from([7_000, 22_000]))
     def idle(self, ms: int) -> None:
         self.wait(ms, True)
 
-    @precondition(lambda self: self.conversation.floor is Floor.OPEN)
+    @precondition(lambda self: self.conversation.view.floor is Floor.OPEN)
     @rule(goes_on=st.booleans())
     def nobody_answers(self, goes_on: bool) -> None:
         """Up to the goodbye, and sometimes the caller is back while it is said."""
         for _ in range(8):
             self.serve(4, "", "")
             self.send(1.0)
-            if self.conversation.floor in (Floor.CLOSING, Floor.ENDED):
+            if self.conversation.view.floor in (Floor.CLOSING, Floor.ENDED):
                 break
             self.wait(7_000, True)
-        if goes_on and self.conversation.floor is Floor.CLOSING:
+        if goes_on and self.conversation.view.floor is Floor.CLOSING:
             self.speak_over(5, "hello", 3)
 
     def teardown(self) -> None:
         if not hasattr(self, "conversation"):
             return
         self.post(ev.HungUp())
-        assert self.conversation.floor is Floor.ENDED
+        assert self.conversation.view.floor is Floor.ENDED
         for event in (
-            ev.Typed("hello?"),
+            ev.UserText("hello?"),
             ev.VadScored(0.9, self.audio_ms + 32),
             ev.Started(),
             None,
         ):
             self.post(event)  # the rules say that nothing may follow
         assert self.conversation.deadline() is None
-        assert trace.replay(self.lines) is None
+        assert call_trace.replay(self.lines) is None
 
 
 AnyCall.TestCase.settings = settings(

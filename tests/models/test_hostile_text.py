@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from antiphon.core.clauses import ClauseCutter
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.models.tts.normalise import normalise, split_sentences
 
 N = 100_000
@@ -43,7 +43,7 @@ TEXTS = {
 @pytest.mark.parametrize("name", TEXTS)
 def test_clauses_are_bounded(name: str) -> None:
     for step in (N + 10, 997):
-        cutter = ClauseCutter(first_words=3, max_chars=140)
+        cutter = TextSegmenter(first_words=3, max_chars=140)
         text = TEXTS[name]
         clauses = [c for at in range(0, len(text), step) for c in cutter.feed(text[at : at + step])]
         clauses += cutter.flush()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from antiphon.core.policy import Policy
-from antiphon.core.vad_gate import Change, VadGate
+from antiphon.core.vad import SpeechDetector, VadChange
 from antiphon.errors import ConfigError, ModelError
 from antiphon.models.ports import Kind, Pcm16
 from antiphon.models.registry import shared_registry
@@ -90,7 +90,7 @@ def test_the_default_policy_hears_one_utterance_where_it_is(rate_hz: int, frame_
     vad = loaded(frame_ms=frame_ms, smoothing_frames=100 // frame_ms)
     audio = between_silence(vowel(rate_hz, 0.8), rate_hz)
     window_ms = vad.window_samples(rate_hz) * 1000 // rate_hz
-    gate, policy, changes = VadGate(), Policy(), []
+    gate, policy, changes = SpeechDetector(), Policy(), []
     for index, probability in enumerate(probabilities(vad, audio, rate_hz)):
         change = gate.feed(
             probability,
@@ -98,11 +98,11 @@ def test_the_default_policy_hears_one_utterance_where_it_is(rate_hz: int, frame_
             start=policy.speech_threshold,
             stop=policy.silence_threshold,
             min_speech_ms=policy.min_speech_ms,
-            pause_ms=policy.speculate_after_ms,
+            pause_ms=policy.preemptive_generation_after_ms,
         )
         if change is not None:
             changes.append(change)
-    assert changes == [Change.START, Change.PAUSE]
+    assert changes == [VadChange.START, VadChange.PAUSE]
     assert 1_000 <= gate.onset_ms <= 1_000 + policy.prefix_padding_ms // 2
     assert 1_750 <= gate.voiced_until_ms <= 2_100
 

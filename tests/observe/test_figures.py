@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.observe import figures
 from antiphon.observe.figures import STAGES, call_figures, percentile, stages, summarise
 
@@ -79,7 +79,7 @@ def test_summary_leaves_out_what_is_missing() -> None:
 
 def test_figures_of_a_call(records: list[TurnRecord]) -> None:
     found = call_figures(records)
-    assert (found.turns, found.interruptions, found.false_alarms) == (4, 1, 1)
+    assert (found.turns, found.interruptions, found.false_interruptions) == (4, 1, 1)
     assert found.guesses_used == 4
     assert found.guesses_wasted == 1  # "what time" alone was answered in vain
     assert found.voice_to_voice is not None
@@ -90,8 +90,8 @@ def test_figures_of_a_call(records: list[TurnRecord]) -> None:
 
 
 def test_a_reopened_turn_counts_once() -> None:
-    taken_back = TurnRecord(1, status="cancelled", speculations=1, speculation_used=True)
-    final = TurnRecord(1, status="completed", speculations=2, speculation_used=True)
+    taken_back = TurnRecord(1, status="cancelled", preemptive_generations=1, preemptive_used=True)
+    final = TurnRecord(1, status="completed", preemptive_generations=2, preemptive_used=True)
     found = call_figures([taken_back, final])
     assert (found.turns, found.guesses_used, found.guesses_wasted) == (1, 1, 1)
     assert figures.withdrawn(taken_back)

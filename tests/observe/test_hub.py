@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from antiphon.core import actions as act
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.observe.hub import Hub
 from antiphon.observe.metrics import Metrics
 from antiphon.testing.world import World

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import ConfigError
 from antiphon.observe import logs
 from antiphon.observe.redact import redact

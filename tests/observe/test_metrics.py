@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.models.lanes import LaneStats
 from antiphon.models.ports import Kind, ModelStatus
 from antiphon.observe.metrics import Metrics, watch_loop_lag
@@ -71,8 +71,12 @@ def test_turns_of_a_call(records: list[TurnRecord]) -> None:
 
 def test_a_withdrawn_reply_leaves_its_guesses_to_the_next_record() -> None:
     metrics = Metrics()
-    metrics.observe_turn(TurnRecord(1, status="cancelled", speculations=1, speculation_used=True))
-    metrics.observe_turn(TurnRecord(1, status="completed", speculations=2, speculation_used=True))
+    metrics.observe_turn(
+        TurnRecord(1, status="cancelled", preemptive_generations=1, preemptive_used=True)
+    )
+    metrics.observe_turn(
+        TurnRecord(1, status="completed", preemptive_generations=2, preemptive_used=True)
+    )
     assert value(metrics, "antiphon_speculations_total", outcome="used") == 1
     assert value(metrics, "antiphon_speculations_total", outcome="wasted") == 1
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from antiphon.core import trace
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
+from antiphon.observe import call_trace
 from antiphon.observe.report import Track, report_file, report_html
 from antiphon.observe.report_call import LOG_LINES, read_call, record_of
 from antiphon.observe.report_score import row_length_ms
@@ -150,12 +150,12 @@ def test_what_is_no_trace_is_said_so(lines: list[str]) -> None:
     ],
 )
 def test_nonsense_in_a_trace_is_damage(action: object) -> None:
-    lines = [trace.header(Policy()), json.dumps({"t": 5, "actions": [action]})]
+    lines = [call_trace.header(Policy()), json.dumps({"t": 5, "actions": [action]})]
     assert read_call(lines).damage
 
 
 def test_a_call_in_which_nothing_happened() -> None:
-    html = report_html([trace.header(Policy())])
+    html = report_html([call_trace.header(Policy())])
     assert Page(html).open == []
     assert "Nobody said anything" in html
 
@@ -166,8 +166,8 @@ def test_a_record_of_a_later_version_is_read() -> None:
 
 
 def test_a_long_log_is_cut() -> None:
-    step = '{"t":1,"event":{"type":"Typed","text":"x"}}'
-    call = read_call([trace.header(Policy()), *[step] * (LOG_LINES + 7)])
+    step = '{"t":1,"event":{"type":"UserText","text":"x"}}'
+    call = read_call([call_trace.header(Policy()), *[step] * (LOG_LINES + 7)])
     assert (len(call.log), call.log_left_out) == (LOG_LINES, 7)
 
 

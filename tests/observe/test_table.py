@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.observe.table import COLUMNS, cells, render, show
 
 
@@ -27,8 +27,8 @@ def test_a_row_has_every_column() -> None:
         output_tokens=9,
         characters=51,
         interrupted=True,
-        speculations=3,
-        speculation_used=True,
+        preemptive_generations=3,
+        preemptive_used=True,
     )
     row = dict(zip(COLUMNS, cells(record), strict=True))
     assert row == {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import ConfigError
 from antiphon.observe import traces
 from antiphon.observe.traces import CallSpans, extent

@@ -12,9 +12,9 @@ from tests.support import PATIENCE_S, nothing_left, run, say, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from antiphon.core import trace
 from antiphon.models.registry import register_model
 from antiphon.models.scripted import ScriptedLlm
+from antiphon.observe import call_trace
 
 
 def test_too_many_calls(tmp_path: Path) -> None:
@@ -175,4 +175,4 @@ def test_traces_are_written_and_replay(tmp_path: Path) -> None:
 
     run(main())
     (file,) = (tmp_path / "traces").iterdir()
-    assert trace.replay(file.read_text().splitlines()) is None
+    assert call_trace.replay(file.read_text().splitlines()) is None

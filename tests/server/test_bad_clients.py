@@ -124,7 +124,7 @@ def test_a_client_that_vanishes_leaves_nothing(
             await until(lambda: not served.server.server_state.connections)
 
     def floors(served: Any) -> list[Floor]:
-        return [s.conversation.floor for s in served.calls._sessions.values()]
+        return [s.view.floor for s in served.calls._sessions.values()]
 
     run(main())
     assert "Exception in ASGI" not in caplog.text

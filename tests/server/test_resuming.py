@@ -81,8 +81,8 @@ def test_the_answer_goes_on_where_it_was_heard(tmp_path: Path) -> None:
 
 def position(served: Served) -> int:
     (session,) = served.calls._sessions.values()
-    reply = session.conversation.speaker.reply
-    return reply.ledger.position(session.now_ms) if reply else 0
+    reply = session.view.reply
+    return reply.playout.position(session.now_ms) if reply else 0
 
 
 def test_what_was_on_its_way_comes_again(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_silence_while_away_is_nobodys_fault(tmp_path: Path) -> None:
             (session,) = served.calls._sessions.values()
             left_ms = session.now_ms
             await until(lambda: session.now_ms > left_ms + 500)
-            assert session.conversation.deadline() is None
+            assert session._conversation.deadline() is None
             async with client(served, start=start) as back:
                 assert "Still" in (await back.wait("ai_text"))["text"]
 

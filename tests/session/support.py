@@ -17,6 +17,7 @@ from antiphon.core.floor import Floor
 from antiphon.core.policy import Policy
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Pcm16
+from antiphon.observe.call_trace import CallTrace
 from antiphon.session.door import DoorAudio
 from antiphon.session.runners import Agent
 from antiphon.session.session import Session
@@ -85,10 +86,11 @@ class Call:
     door: RecordingDoor
     models: ModelSet
     running: asyncio.Task[None]
+    trace: list[str]
 
     @property
     def floor(self) -> Floor:
-        return self.session.conversation.floor
+        return self.session.view.floor
 
     async def ended(self, count: int = 1) -> act.ReplyEnded:
         """Wait until so many replies are over -> the last of them."""
@@ -107,28 +109,25 @@ async def call(
     door: RecordingDoor | None = None,
     greet: bool = False,
     max_s: float = 60,
-    trace: bool = False,
     **changes: Any,
 ) -> AsyncIterator[Call]:
     """A call that is on. `changes` are to the policy. Models that were not given are loaded and freed here."""
     if models is None:
         async with (
             loaded() as models,
-            call(
-                models, policy=policy, door=door, greet=greet, max_s=max_s, trace=trace, **changes
-            ) as line,
+            call(models, policy=policy, door=door, greet=greet, max_s=max_s, **changes) as line,
         ):
             yield line
         return
     door = door or RecordingDoor()
+    policy = replace(policy, **changes)
+    recorded = CallTrace(policy)
     session = Session(
-        "call", models, door, policy=replace(policy, **changes), agent=Agent("Be brief.")
+        "call", models, door, policy=policy, agent=Agent("Be brief."), trace=recorded.take
     )
-    if trace:
-        session.record_trace()
     running = asyncio.create_task(session.run(greet=greet, max_s=max_s))
     try:
-        yield Call(session, door, models, running)
+        yield Call(session, door, models, running, recorded.lines)
     finally:
         session.post(ev.HungUp("test is over"))
         await running

@@ -65,7 +65,7 @@ async def record(folder: Path, *, interrupt: bool) -> tuple[Path, Session, Recor
         session.feed_audio(say(550 if interrupt else 440, silence_ms=600), 16_000)
         if interrupt:
             await until(lambda: door.sent_ms("r1") > 600, "the story is not heard")
-            session.post(ev.CancelReply())
+            session.post(ev.RequestCancel())
         await until(lambda: door.all(act.ReplyEnded), f"{door.actions}")
         session.post(ev.HungUp())
         tap.finish(session.now_ms)

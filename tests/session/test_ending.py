@@ -25,6 +25,7 @@ from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
+from antiphon.core.state import State
 from antiphon.models.pool import ChainConfig
 from antiphon.models.ports import Kind
 from antiphon.models.scripted import tone
@@ -38,7 +39,7 @@ STAGES = (
     Floor.DECIDING,
     Floor.THINKING,
     Floor.AGENT,
-    Floor.CONTESTED,
+    Floor.OVERLAP,
     Floor.CLOSING,
 )
 
@@ -77,7 +78,7 @@ async def reach(stage: Floor, line: Call) -> None:
         session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
     if stage is Floor.DECIDING:
         session.feed_audio(np.zeros(1600, np.int16), RATE_HZ)
-    elif stage is Floor.CONTESTED:
+    elif stage is Floor.OVERLAP:
         await line.playing("r1", 300)
         session.feed_audio(tone(880, 200, RATE_HZ), RATE_HZ)
     await until(lambda: line.floor is stage, f"{line.floor}, not {stage}")
@@ -118,14 +119,16 @@ def test_cancelled_twice_still_releases_its_place() -> None:
 def test_a_bug_in_the_core_ends_only_its_call(
     where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = getattr(Conversation, where)
+    owner: type[Conversation | State] = State if where == "needed_from_ms" else Conversation
+    whole = getattr(owner, where)
 
-    def failing(self: Conversation, *arguments: object) -> object:
-        if self.policy.goodbye == "unlucky" and self.floor is not Floor.OPEN:
+    def failing(self: Conversation | State, *arguments: object) -> object:
+        view = self.view if isinstance(self, Conversation) else self
+        if view.policy.goodbye == "unlucky" and view.floor is not Floor.OPEN:
             raise AssertionError("a bug")
         return whole(self, *arguments)
 
-    monkeypatch.setattr(Conversation, where, failing)
+    monkeypatch.setattr(owner, where, failing)
 
     async def main() -> None:
         models = model_set()
@@ -175,7 +178,7 @@ def test_failing_voice_activity_does_not_end_the_call() -> None:
         async with nothing_left(), loaded(models), call(models) as line:
             line.session.feed_audio(say(440, silence_ms=320), RATE_HZ)
             await until(lambda: line.session.unscored_windows == 25)
-            line.session.post(ev.Typed("what time is it"))
+            line.session.post(ev.UserText("what time is it"))
             assert (await line.ended()).heard == "It is noon."
 
     run(main())

@@ -20,7 +20,7 @@ def test_telephone_audio_is_not_resampled_for_the_vad() -> None:
             line.session.feed_audio(say(440, 640, silence_ms=1200, rate_hz=8_000), 8_000)
             ended = await line.ended()
             assert ended.heard == "It is noon."
-            captions = [a.text for a in door.all(act.Caption) if a.final]
+            captions = [a.text for a in door.all(act.Transcript) if a.final]
             assert captions == ["what time is it"]
             assert line.models.backend(Kind.STT).finals >= 1
 

@@ -20,12 +20,12 @@ from tests.support import (
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core import trace
 from antiphon.core.floor import Floor
 from antiphon.errors import ModelError
 from antiphon.models.pool import ChainConfig
 from antiphon.models.ports import Kind, SpeechRequest
 from antiphon.models.scripted import ScriptedTts
+from antiphon.observe import call_trace
 from antiphon.session import ear
 from antiphon.session.door import DoorAudio
 
@@ -44,7 +44,7 @@ def test_a_whole_turn() -> None:
             line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
             ended = await line.ended()
             assert (ended.status, ended.heard, ended.unheard) == ("completed", "It is noon.", "")
-            captions = [c for c in line.door.all(act.Caption) if c.final]
+            captions = [c for c in line.door.all(act.Transcript) if c.final]
             assert [c.text for c in captions] == ["what time is it"]
             assert "".join(w.text for w in line.door.all(act.ReplyWords)).strip() == "It is noon."
             assert np.array_equal(line.door.heard("r1"), spoken("It is noon."))
@@ -183,12 +183,12 @@ def test_half_characters_of_models_do_not_end_a_call() -> None:
             stt={"tones": {"440": "what \ud83d time\x00 is it"}},
             llm={"rules": {"time": "It is \ud83d \ude00 noon."}},
         )
-        async with nothing_left(), loaded(models), call(models, trace=True) as line:
+        async with nothing_left(), loaded(models), call(models) as line:
             line.session.feed_audio(say(440, silence_ms=1200), RATE_HZ)
             ended = await line.ended()
             assert not line.session.ended
             "".join(str(action) for action in line.door.actions).encode()
-            "\n".join(line.session.lines or []).encode()
+            "\n".join(line.trace).encode()
             assert ended.heard == "It is \N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER} noon."
 
     run(main())
@@ -242,7 +242,7 @@ def test_a_client_that_stops_sending_has_ended_its_turn() -> None:
 
 def test_a_recorded_call_replays_without_a_difference() -> None:
     async def main() -> list[str]:
-        async with call(trace=True, greet=True, greeting="Hello there.") as line:
+        async with call(greet=True, greeting="Hello there.") as line:
             await line.ended()
             line.session.feed_audio(say(550, silence_ms=1200), RATE_HZ)
             await line.playing("r2", 500)
@@ -251,12 +251,11 @@ def test_a_recorded_call_replays_without_a_difference() -> None:
             await line.playing("r2", 1_500)
             line.session.feed_audio(say(660, 640, silence_ms=1600), RATE_HZ)
             assert (await line.ended(3)).heard == "You said: stop please"
-        assert line.session.lines is not None
-        return line.session.lines
+        return line.trace
 
     lines = run(main())
     assert len(lines) > 100
-    assert trace.replay(lines) is None
+    assert call_trace.replay(lines) is None
 
 
 def test_an_unknown_vad_is_refused_before_there_is_a_call() -> None:
@@ -269,17 +268,16 @@ def test_an_unknown_vad_is_refused_before_there_is_a_call() -> None:
 
 
 def test_a_trace_ends_where_it_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.session.session.MAX_TRACE_CHARS", 5_000)
+    monkeypatch.setattr("antiphon.observe.call_trace.MAX_TRACE_CHARS", 5_000)
 
     async def main() -> None:
-        async with call(trace=True) as line:
+        async with call() as line:
             for number in range(500):
-                line.session.post(ev.Typed(f"message {number}"))
-            lines = line.session.lines
-            assert lines is not None
+                line.session.post(ev.UserText(f"message {number}"))
+            lines = line.trace
             assert 4_000 <= sum(map(len, lines[1:])) <= 5_000
             line.session.feed_audio(say(440, 640, silence_ms=900), 16_000)
             await line.ended()
-            assert trace.replay(lines) is None
+            assert call_trace.replay(lines) is None
 
     run(main())

@@ -219,7 +219,7 @@ def test_what_the_client_declared_is_left_to_the_client() -> None:
             line.session.feed_audio(say(ASKED, silence_ms=1_200), 16_000)
             await line.ended()
             (asked,) = line.door.all(act.ReplyCalls)
-            assert line.session.conversation.replies.pending_tools == {asked.call.call_id}
+            assert "tool_result" not in {item.role for item in line.session.view.history}
             line.session.post(ev.ToolReturned(asked.call.call_id, "noon here"))
             assert (await line.ended(2)).heard == "The answer is noon here."
 
@@ -265,7 +265,7 @@ def test_a_guess_that_is_thrown_away_runs_nothing() -> None:
         ):
             line.session.offer([tool(clock)])
             line.session.feed_audio(say(ASKED, silence_ms=300), 16_000)
-            await until(lambda: line.session.conversation.speaker.reply is not None)
+            await until(lambda: line.session.view.reply is not None)
             assert clock.runs == 0
             line.session.feed_audio(say(880, silence_ms=1_200), 16_000)
             assert (await line.ended(2)).heard == "The answer is noon."
@@ -322,7 +322,7 @@ def test_a_model_that_only_calls_is_made_to_answer_and_the_function_runs_once() 
             call(models, warm_prompt=False) as line,
         ):
             line.session.offer([tool(clock)])
-            line.session.post(ev.Typed("what time is it"))
+            line.session.post(ev.UserText("what time is it"))
             assert (await line.ended(3)).heard == "It is noon."
             assert clock.runs == 1
             assert [len(request.tools) for request in told] == [1, 1, 0]

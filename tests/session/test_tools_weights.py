@@ -45,7 +45,7 @@ def test_the_embedded_model_calls_a_function_and_tells_its_result() -> None:
                 prompt = "You are a voice assistant. Answer in one short sentence."
                 line.session.agent = Agent(prompt, temperature=0.0)
                 line.session.offer([tool_of(get_weather, threads)])
-                line.session.post(ev.Typed("What is the weather in Oslo?"))
+                line.session.post(ev.UserText("What is the weather in Oslo?"))
                 async with asyncio.timeout(50):  # a real model on a busy machine
                     while not any(  # noqa: ASYNC110 - nothing tells of it
                         a.heard for a in line.door.all(act.ReplyEnded)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from antiphon.core import actions as act
 from antiphon.core.floor import Floor
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import ProtocolError
 from antiphon.wire import conversation as wire
 
@@ -141,10 +141,10 @@ RECORD = TurnRecord(number=1)
 TURN: list[act.Action | str] = [
     act.FloorChanged(Floor.CALLER),
     act.SpeechBegan("u1", 0),
-    act.Caption("u1", "what time", final=False),
+    act.Transcript("u1", "what time", final=False),
     act.FloorChanged(Floor.DECIDING),
     act.SpeechEnded("u1", 900),
-    act.Caption("u1", "what time is it", final=True),
+    act.Transcript("u1", "what time is it", final=True),
     act.FloorChanged(Floor.THINKING),
     act.ReplyBegan("r1", "a1"),
     act.ReplyWords("r1", "a1", "It is "),
@@ -262,7 +262,7 @@ SINGLE: list[tuple[act.Action, str, list[str]]] = [
     (act.Hangup("bye"), "", []),
     (act.Hangup("bye"), "heard", ['{"type":"ended","reason":"bye"}']),
     (act.WarmPrompt((), "x"), "items", []),
-    (act.Abandon("r1"), "items", []),
+    (act.CancelReply("r1"), "items", []),
 ]
 
 
@@ -286,7 +286,7 @@ def test_a_report_that_crossed_a_clear_is_no_mistake() -> None:
 
 @given(st.lists(st.sampled_from(wire.EXTENSIONS), unique=True), st.text(max_size=50))
 def test_every_frame_is_one_json_object(extensions: list[str], text: str) -> None:
-    script = [act.ReplyWords("r1", "a1", text), act.Caption("u1", text, final=True), *TURN]
+    script = [act.ReplyWords("r1", "a1", text), act.Transcript("u1", text, final=True), *TURN]
     for frame in frames(script, *extensions):
         if frame != "<pcm>":
             assert isinstance(json.loads(frame)["type"], str)

@@ -24,6 +24,7 @@ from antiphon.config import (
     OUTSIDE_SETTINGS,
     PASSED_ON,
     PREFIX,
+    RENAMED,
     Settings,
 )
 from antiphon.config.aliases import Alias
@@ -82,7 +83,7 @@ def sections() -> list[Section]:
 def page() -> str:
     """The whole page, Markdown."""
     parts = [_INTRODUCTION, *map(_table, sections())]
-    return "\n".join([*parts, _aliases(), _ignored(), _passed_on(), _outside()])
+    return "\n".join([*parts, _renamed(), _aliases(), _ignored(), _passed_on(), _outside()])
 
 
 def _about(kind: type[BaseModel]) -> str:
@@ -170,6 +171,17 @@ def _meaning(alias: Alias) -> str:
     parts += [f"and, unless it is set, `{path} = {meant}`" for path, meant in alias.implies.items()]
     parts.append(alias.about)
     return "; ".join(part for part in parts if part)
+
+
+def _renamed() -> str:
+    lines = [
+        "## Settings that had another name\n",
+        "The old name works everywhere for one more release, with a warning; the name now goes before it.\n",
+        "| old name | name now |",
+        "|---|---|",
+    ]
+    lines += [f"| `{old}` | `{current}` |" for old, current in RENAMED.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _ignored() -> str:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from antiphon.core import trace
 from antiphon.errors import AntiphonError
 from antiphon.files import MAX_TRACE_BYTES, read_text
+from antiphon.observe import call_trace
 
 
 def replay(
@@ -22,9 +22,9 @@ def replay(
     """Run a call's trace through the core. Ends with 1 when it decides differently than was recorded."""
     lines = read_text(path, MAX_TRACE_BYTES).split("\n")
     try:
-        difference = trace.replay(lines)
-        steps = sum(1 for _ in trace.read(lines)[1])
-    except trace.TraceError as error:
+        difference = call_trace.replay(lines)
+        steps = sum(1 for _ in call_trace.read(lines)[1])
+    except call_trace.TraceError as error:
         raise AntiphonError(f"{path} cannot be replayed: {error}") from None
     if as_json:
         typer.echo(json.dumps(_result(path, steps, difference), ensure_ascii=False, indent=2))
@@ -36,7 +36,7 @@ def replay(
         raise typer.Exit(1)
 
 
-def _result(path: Path, steps: int, difference: trace.Difference | None) -> dict[str, Any]:
+def _result(path: Path, steps: int, difference: call_trace.Difference | None) -> dict[str, Any]:
     found = None
     if difference is not None:
         found = {

@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from antiphon.config import Settings
-    from antiphon.core.record import TurnRecord
+    from antiphon.core.turn_record import TurnRecord
     from antiphon.errors import AntiphonError
     from antiphon.models.ports import ModelStatus, WeightSource
 

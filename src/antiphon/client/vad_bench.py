@@ -2,7 +2,7 @@
 
 Sentences are spoken by the embedded voice, with pauses of 1.5 to 2.5 s between them, and mixed with white noise or with
 babble (six voices that overlap) at several ratios. Where a sentence really begins and ends is known from the clean
-audio. Each detector scores the mixture, and `core/vad_gate` with the default policy makes speech of the scores. Runs as
+audio. Each detector scores the mixture, and `core/vad` with the default policy makes speech of the scores. Runs as
 fast as it can: no clock is involved. Knows no server and no call.
 """
 
@@ -20,7 +20,7 @@ from antiphon.audio.levels import rms, speech_bounds, trim_silence
 from antiphon.audio.resample import resample
 from antiphon.client.bench.questions import QUESTIONS
 from antiphon.core.policy import Policy
-from antiphon.core.vad_gate import Change, VadGate
+from antiphon.core.vad import SpeechDetector, VadChange
 from antiphon.models.ports import Kind, SpeechRequest, Vad, WeightSource
 from antiphon.models.registry import shared_registry
 
@@ -215,27 +215,27 @@ def _scores(model: Vad, pcm: Pcm16) -> list[float]:
 def gate(scores: Sequence[float], window_ms: float, policy: Policy | None = None) -> list[Heard]:
     """Probabilities of successive windows -> utterances, by the policy's thresholds."""
     policy = policy or Policy()
-    vad_gate, heard = VadGate(), list[Heard]()
+    detector, heard = SpeechDetector(), list[Heard]()
     for index, probability in enumerate(scores):
         now_ms = int((index + 1) * window_ms)
-        change = vad_gate.feed(
+        change = detector.feed(
             probability,
             now_ms,
             start=policy.speech_threshold,
             stop=policy.silence_threshold,
             min_speech_ms=policy.min_speech_ms,
-            pause_ms=policy.speculate_after_ms,
+            pause_ms=policy.preemptive_generation_after_ms,
         )
-        if change is Change.START:
-            heard.append(Heard(vad_gate.onset_ms, now_ms))
-        elif change is Change.PAUSE:
+        if change is VadChange.START:
+            heard.append(Heard(detector.onset_ms, now_ms))
+        elif change is VadChange.PAUSE:
             heard[-1].pause_ms = now_ms
-        elif change is Change.RESUME:
+        elif change is VadChange.RESUME:
             heard[-1].pause_ms = None
-        if vad_gate.in_speech:
-            heard[-1].voiced_until_ms = vad_gate.voiced_until_ms
-            if vad_gate.silence_ms >= _END_MS:
-                vad_gate.reset()
+        if detector.in_speech:
+            heard[-1].voiced_until_ms = detector.voiced_until_ms
+            if detector.silence_ms >= _END_MS:
+                detector.reset()
     return heard
 
 

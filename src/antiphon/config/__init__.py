@@ -34,7 +34,14 @@ from pydantic_settings import SettingsError as SourceError
 from antiphon.config.aliases import ALIASES as ALIASES
 from antiphon.config.aliases import IGNORED as IGNORED
 from antiphon.config.aliases import PASSED_ON as PASSED_ON
-from antiphon.config.aliases import from_aliases, implied_by_aliases, passed_on
+from antiphon.config.aliases import RENAMED as RENAMED
+from antiphon.config.aliases import (
+    current_name,
+    from_aliases,
+    implied_by_aliases,
+    passed_on,
+    with_current_names,
+)
 from antiphon.config.sections import (
     NEGOTIATED as NEGOTIATED,
 )
@@ -113,7 +120,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources: list[PydanticBaseSettingsSource] = [
             init_settings,
-            InitSettingsSource(settings_cls, _typed(EnvSettingsSource(settings_cls)())),
+            InitSettingsSource(
+                settings_cls, _typed(EnvSettingsSource(settings_cls)(), "the environment")
+            ),
             InitSettingsSource(settings_cls, from_aliases(os.environ)),
         ]
         if cls.env_file is not None:
@@ -136,15 +145,16 @@ class _OnlyOurs(InitSettingsSource):
 
     def __init__(self, settings_cls: type[BaseSettings], dotenv: DotEnvSettingsSource) -> None:
         known = set(settings_cls.model_fields)
-        super().__init__(settings_cls, _typed({k: v for k, v in dotenv().items() if k in known}))
+        ours = {k: v for k, v in dotenv().items() if k in known}
+        super().__init__(settings_cls, _typed(ours, ".env"))
 
 
-def _typed(tree: dict[str, Any]) -> dict[str, Any]:
+def _typed(tree: dict[str, Any], where: str) -> dict[str, Any]:
     """Variables are text. pydantic knows the types of settings, but not those of a back end's options."""
     models = tree.get("models")
     if isinstance(models, dict) and isinstance(models.get("options"), dict):
         models["options"] = parse_values(models["options"])
-    return tree
+    return with_current_names(tree, where)
 
 
 def _upper(variables: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -160,7 +170,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
                 f"setting {name}: should be a table{shown} (in {path.name}); write [{name}] on a line of its own, and "
                 "its settings below"
             )
-    return tree
+    return with_current_names(tree, path.name)
 
 
 _SECTIONS = frozenset(
@@ -198,7 +208,7 @@ def load(overrides: Mapping[str, Any] | None = None, *, folder: Path | None = No
     _pass_on(os.environ)
     tree: dict[str, Any] = {}
     for name, value in (overrides or {}).items():
-        _set(tree, name, value)
+        _set(tree, current_name(name, "the command line"), value)
     try:
         return Located(**tree)
     except ValidationError as error:
@@ -265,6 +275,7 @@ def _check_environment(variables: Mapping[str, Any], where: str) -> None:
         {PREFIX + name.upper().replace(".", "__") for name in settings}
         | OUTSIDE_SETTINGS
         | set(ALIASES)
+        | {PREFIX + name.upper().replace(".", "__") for name in RENAMED}
     )
     sections = {PREFIX + name.partition(".")[0].upper() for name in settings}
     for name in variables:

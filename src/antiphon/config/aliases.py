@@ -1,17 +1,31 @@
 """Variables of the systems that Antiphon replaces, and the settings that they stand for.
 
 `ALIASES` are settings under another name; `IGNORED` have no counterpart, and it says why; `PASSED_ON` are read by the
-model libraries. Knows no model: a back end is a name here, and whether there is one is for the registry to say.
+model libraries; `RENAMED` are our own settings that had another name once. A back end is a name here, and whether there
+is one is for the registry to say.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.config.text import parse_value
+
+log = logging.getLogger(__name__)
+
+RENAMED: dict[str, str] = {
+    "conversation.speculate_after_ms": "conversation.preemptive_generation_after_ms",
+    "conversation.words_threshold": "conversation.text_end_threshold",
+    "conversation.segment_ms": "conversation.keep_transcript_after_ms",
+    "conversation.first_clause_words": "conversation.first_segment_words",
+    "conversation.max_clause_chars": "conversation.max_segment_chars",
+    "conversation.playback_grace_ms": "conversation.playout_grace_ms",
+}
+"""Settings under the name they had before version 0.2 -> their name now. The old ones work, with a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +217,26 @@ PASSED_ON: dict[str, str] = {
 there."""
 
 _ENDPOINTS = ("ANTIPHON_ENDPOINT__BASE_URL", "VLLM_BASE_URL", "OPENAI_BASE_URL", "KYUTAI_LLM_URL")
+
+
+def current_name(name: str, where: str) -> str:
+    """The name now of a setting that may be given by an old one, `where` it is given, for the warning."""
+    current = RENAMED.get(name)
+    if current is None:
+        return name
+    log.warning("setting %s in %s is called %s now: rename it", name, where, current)
+    return current
+
+
+def with_current_names(tree: dict[str, Any], where: str) -> dict[str, Any]:
+    """A tree of settings with every renamed one under its name now. Where both are given, the new one counts."""
+    for old in RENAMED:
+        section, _, name = old.partition(".")
+        values = tree.get(section)
+        if isinstance(values, dict) and name in values:
+            value = values.pop(name)
+            values.setdefault(current_name(old, where).partition(".")[2], value)
+    return tree
 
 
 def from_aliases(variables: Mapping[str, str | None]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Everything a conversation can ask for: one closed set of frozen dataclasses.
 
-The session performs them in order: work for models, the agent's voice, and notices that a door translates for its
-client (or ignores). None of them carries audio.
+The call performs them in order: work for models, the agent's voice, and notices that a protocol translates for its
+client or ignores. None of them carries audio. An action that asks a model for a result carries the number of a job,
+which the result names; warming a prompt has no result, and a function's result names the function call.
 """
 
 from __future__ import annotations
@@ -12,35 +13,37 @@ from typing import Any
 
 from antiphon.core.floor import Floor
 from antiphon.core.history import Item, ToolRequest
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 
 # --- work for models --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Transcribe:
-    """Transcribe the caller's audio from `start_ms` to `end_ms` (audio clock)."""
+    """Transcribe the user's audio from `start_ms` to `end_ms` (audio clock). `partial`: the user still speaks.
 
-    turn: int
-    attempt: int
+    `replaces`: an earlier job for the same turn whose result is stale by this; 0: none.
+    """
+
+    job: int
     start_ms: int
     end_ms: int
     partial: bool = False
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreTurn:
-    """Ask the turn detector about the caller's audio from `start_ms` to `end_ms`."""
+    """Ask the turn detector about the user's audio from `start_ms` to `end_ms`."""
 
-    turn: int
-    attempt: int
+    job: int
     start_ms: int
     end_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class WarmPrompt:
-    """Read history and what the caller has said so far into the prompt cache. Best effort."""
+    """Read history and what the user has said so far into the prompt cache. Best effort: there is no result."""
 
     history: tuple[Item, ...]
     text: str
@@ -48,27 +51,29 @@ class WarmPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Generate a reply. `speculative`: nothing of it may leave the house, and no tool may run, before `Commit`."""
+    """Generate a reply. `preemptive`: nothing of it may be shown or heard, and no tool run, before `ReplyBegan`."""
 
+    job: int
     reply: str
     history: tuple[Item, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    speculative: bool = False
-    judge_words: bool = False
-    """First say how likely the caller's last words end where they end, where the model can."""
+    preemptive: bool = False
+    score_text_end: bool = False
+    """First say how likely the user's last words end where they end, where the model can."""
 
 
 @dataclass(frozen=True, slots=True)
-class Speak:
-    """Synthesise this clause of the reply."""
+class Synthesize:
+    """Synthesize this segment of the reply's text."""
 
+    job: int
     reply: str
-    clause: int
+    segment: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon:
+class CancelReply:
     """Stop all work on this reply and forget its audio."""
 
     reply: str
@@ -101,7 +106,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class StopPlayout:
     """Stop sending for good and have the client drop what it has not played."""
 
     reply: str
@@ -117,7 +122,7 @@ class FloorChanged:
 
 @dataclass(frozen=True, slots=True)
 class SpeechBegan:
-    """The caller started a turn, which will become the item `item`."""
+    """The user started a turn, which will become the item `item`."""
 
     item: str
     at_ms: int
@@ -148,8 +153,8 @@ class SilencePassed:
 
 
 @dataclass(frozen=True, slots=True)
-class Caption:
-    """The caller's words, so far (`final` False) or for good. A later caption of an item replaces the earlier."""
+class Transcript:
+    """The user's words, so far (`final` False) or for good. A later transcript of an item replaces the earlier."""
 
     item: str
     text: str
@@ -157,7 +162,7 @@ class Caption:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionFailed:
+class TranscriptFailed:
     item: str
     reason: str
 
@@ -175,7 +180,7 @@ class ItemRemoved:
 
 @dataclass(frozen=True, slots=True)
 class ItemTruncated:
-    """The assistant item now ends where the caller stopped hearing it."""
+    """The assistant item now ends where the user stopped hearing it."""
 
     item: str
     heard_ms: int
@@ -276,19 +281,19 @@ Action = (
     | ScoreTurn
     | WarmPrompt
     | Generate
-    | Speak
-    | Abandon
+    | Synthesize
+    | CancelReply
     | RunTool
     | Play
     | Pause
-    | Silence
+    | StopPlayout
     | FloorChanged
     | SpeechBegan
     | SpeechEnded
     | SpeechDropped
     | SilencePassed
-    | Caption
-    | CaptionFailed
+    | Transcript
+    | TranscriptFailed
     | ItemAdded
     | ItemRemoved
     | ItemTruncated

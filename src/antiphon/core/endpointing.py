@@ -43,6 +43,9 @@ _DIGIT_WORDS = frozenset(
 )
 _JOINERS = frozenset("""oh dot dash hyphen underscore double triple""".split())
 """Words of dictation that are no proof without a digit or a letter."""
+LISTED_WORDS = _UNFINISHED | _CLOSED | _ANSWERS | _DIGIT_WORDS | _JOINERS
+"""All words that mean something here."""
+
 _OPENING_WORDS = 2
 _TOKEN = re.compile(r"[A-Za-z0-9@'’.]+")
 
@@ -85,21 +88,21 @@ def silence_needed_ms(
     text: str | None,
     probability: float | None,
     *,
-    ends_here: float | None = None,
+    text_end_probability: float | None = None,
     question: str = "",
     interrupting: bool = False,
 ) -> int:
     """Silence after which the turn is over.
 
     `text`: transcript so far, None while unknown. `probability`: of the turn detector, None while unknown or when there
-    is no detector. `ends_here`: what the language model gives the words to end here, None while unknown.
+    is no detector. `text_end_probability`: what the language model gives the words to end here, None while unknown.
     `interrupting`: the turn began over the agent's voice.
     """
     if text is None:
         return policy.max_silence_ms
     if being_dictated(text, question):
         return max(policy.dictation_silence_ms, policy.max_silence_ms)
-    dangling = ends_here is not None and ends_here < policy.words_threshold
+    dangling = text_end_probability is not None and text_end_probability < policy.text_end_threshold
     unfinished = dangling or looks_unfinished(text)
     if probability is None:
         if policy.use_turn_detector:
@@ -107,8 +110,8 @@ def silence_needed_ms(
         return policy.max_silence_ms if unfinished else policy.plain_silence_ms
     if probability > policy.turn_threshold:
         if dangling:
-            assert ends_here is not None
-            return _between(policy, 1 - ends_here / policy.words_threshold)
+            assert text_end_probability is not None
+            return _between(policy, 1 - text_end_probability / policy.text_end_threshold)
         # "No, I meant ...": who interrupts often makes the agent stop first, and then says why.
         opening = interrupting and len(_TOKEN.findall(text)) <= _OPENING_WORDS
         return policy.unsure_silence_ms if unfinished or opening else policy.min_silence_ms

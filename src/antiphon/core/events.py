@@ -1,14 +1,14 @@
 """Everything that can happen to a conversation: one closed set of frozen dataclasses.
 
-Doors, models and the session speak to the Conversation in these words only. Audio never enters: only positions and
-durations. Every result of a model names the turn, attempt or reply it belongs to; what is stale is dropped by the
-Conversation. `*_ms` positions of the caller's audio count from its first sample (the audio clock); those of a reply
-count from that reply's first sample.
+Protocols, models and the call speak to the Conversation in these words only. Audio never enters, only positions and
+durations. A result of a model names the job of the action that asked for it; a job that is not wanted any more is
+unknown to the Conversation, and its results are dropped. `*_ms` positions of the user's audio count from its first
+sample (the audio clock), those of a reply from that reply's first sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class HungUp:
-    """The caller is gone."""
+    """The user is gone."""
 
     reason: str = "caller hung up"
 
@@ -40,7 +40,7 @@ class Finish:
     say_goodbye: bool = False
     text: str = ""
     unless_caller_speaks: bool = False
-    """The call goes on if the caller is speaking, or speaks before the goodbye is over: it was a misunderstanding."""
+    """The call goes on if the user is speaking, or speaks before the goodbye is over: it was a misunderstanding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,20 @@ class Configure:
     policy: Policy
 
 
-# --- the caller -------------------------------------------------------------------------------------
+# --- the user ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class VadScored:
-    """Speech probability of the window of caller audio that ends at `end_ms`."""
+    """Speech probability of the window of the user's audio that ends at `end_ms`."""
 
     probability: float
     end_ms: int
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """The caller wrote instead of speaking. `reply`: and wants an answer."""
+class UserText:
+    """The user wrote instead of speaking. `reply`: and wants an answer."""
 
     text: str
     reply: bool = True
@@ -87,7 +87,7 @@ class ClearInput:
     end_ms: int
 
 
-# --- commands of a client that conducts the call itself ---------------------------------------------
+# --- what a client asks for that controls the call itself -------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,8 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
-class CancelReply:
-    """Stop the live reply (`reply`: only if it is this one)."""
+class RequestCancel:
+    """Stop the live reply, or only this one where `reply` is given."""
 
     reply: str = ""
 
@@ -130,39 +130,28 @@ class DeleteItem:
 
 @dataclass(frozen=True, slots=True)
 class TruncateItem:
-    """The caller heard only `heard_ms` of this assistant item."""
+    """The user heard only `heard_ms` of this assistant item."""
 
     item: str
     heard_ms: int
 
 
-# --- results of models ------------------------------------------------------------------------------
+# --- results of models: each names the job that it is a result of -----------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Transcribed:
-    """What was said between the positions that `Transcribe` named."""
+    """What was said between the positions that `Transcribe` named. The job is done."""
 
-    turn: int
-    attempt: int
+    job: int
     text: str
-    partial: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptFailed:
-    turn: int
-    attempt: int
-    reason: str
-    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TurnScored:
-    """How finished the turn sounds, 0..1."""
+    """How finished the turn sounds, 0 to 1. The job is done."""
 
-    turn: int
-    attempt: int
+    job: int
     probability: float
 
 
@@ -170,15 +159,15 @@ class TurnScored:
 class ReplyText:
     """A piece of the reply's text."""
 
-    reply: str
+    job: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class WordsJudged:
-    """How likely the caller's words end where they end, by the language model that was given them for a reply."""
+class TextEndScored:
+    """How likely the user's words end where they end, by the language model that was given them for a reply."""
 
-    reply: str
+    job: int
     probability: float
 
 
@@ -186,7 +175,7 @@ class WordsJudged:
 class ReplyToolText:
     """More of the arguments of a function call that the reply is about to ask for."""
 
-    reply: str
+    job: int
     call_id: str
     name: str
     text: str
@@ -196,15 +185,15 @@ class ReplyToolText:
 class ReplyTool:
     """The reply asks for a function call."""
 
-    reply: str
+    job: int
     call: ToolRequest
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyComplete:
-    """The language model has finished."""
+    """The language model has finished. The job is done."""
 
-    reply: str
+    job: int
     finish: str = "stop"
     input_tokens: int = 0
     output_tokens: int = 0
@@ -212,40 +201,36 @@ class ReplyComplete:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyFailed:
-    reply: str
+class SegmentAudio:
+    """`duration_ms` more of the segment's audio is at hand."""
+
+    job: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentComplete:
+    """All audio of the segment is at hand. The job is done."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A model could not do what it was asked for."""
+
+    job: int
     reason: str
     code: str = ""
     """`invalid_request`: it could not be asked for like this, and no model is to blame."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClauseAudio:
-    """`duration_ms` more of this clause's audio is at hand."""
-
-    reply: str
-    clause: int
-    duration_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClauseSpoken:
-    """All audio of this clause is at hand."""
-
-    reply: str
-    clause: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClauseFailed:
-    reply: str
-    clause: int
-    reason: str
+# --- functions --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ToolStarted:
-    """We run this function ourselves, so that a long wait may be bridged. Not posted for functions of the client."""
+    """We run this function ourselves, so that a long wait may be filled. Not posted for functions of the client."""
 
     call_id: str
     filler: str = ""
@@ -260,12 +245,12 @@ class ToolReturned:
     output: str
 
 
-# --- playback ---------------------------------------------------------------------------------------
+# --- playout ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class AudioSent:
-    """The reply's audio up to `sent_ms` has left for the caller."""
+    """The reply's audio up to `sent_ms` has left for the user."""
 
     reply: str
     sent_ms: int
@@ -273,11 +258,25 @@ class AudioSent:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """The caller's end reports that the reply has been played up to `played_ms`."""
+    """The client reports that the reply has been played up to `played_ms`."""
 
     reply: str
     played_ms: int
 
+
+Result = (
+    Transcribed
+    | TurnScored
+    | ReplyText
+    | TextEndScored
+    | ReplyToolText
+    | ReplyTool
+    | ReplyComplete
+    | SegmentAudio
+    | SegmentComplete
+    | JobFailed
+)
+"""Events that name the job they belong to."""
 
 Event = (
     Started
@@ -285,32 +284,18 @@ Event = (
     | Finish
     | Configure
     | VadScored
-    | Typed
+    | UserText
     | CommitInput
     | ClearInput
     | RequestReply
     | Say
-    | CancelReply
+    | RequestCancel
     | AddItem
     | DeleteItem
     | TruncateItem
-    | Transcribed
-    | TranscriptFailed
-    | TurnScored
-    | ReplyText
-    | WordsJudged
-    | ReplyToolText
-    | ReplyTool
-    | ReplyComplete
-    | ReplyFailed
-    | ClauseAudio
-    | ClauseSpoken
-    | ClauseFailed
+    | Result
     | ToolStarted
     | ToolReturned
     | AudioSent
     | Played
 )
-
-Handlers = dict[type, Callable[[Any, int], None]]
-"""Event type -> what to do with the event at `now_ms`."""

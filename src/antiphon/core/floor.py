@@ -1,7 +1,6 @@
 """Who holds the floor: every state of a call, every cause of a change, all transitions in one table.
 
-The diagram in `docs/state-diagram.md` is generated from `TRANSITIONS` (`python -m antiphon.core.floor`). This module
-knows neither events nor actions: `conversation.py` maps the ones to causes and does what a new state asks for.
+Which fact brings a cause about is the matter of `decide`. docs/state-diagram.md shows both tables.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ class Floor(StrEnum):
     OPEN = "open"
     """Nobody speaks; the idle timer runs."""
     CALLER = "caller"
-    """The caller is speaking."""
+    """The user is speaking."""
     DECIDING = "deciding"
-    """The caller fell silent. A reply is being prepared, unheard; the turn may go on."""
+    """The user fell silent. A reply is being prepared, unheard; the turn may go on."""
     THINKING = "thinking"
     """A reply is due and nothing of it is audible yet."""
     AGENT = "agent"
     """The agent's voice is playing."""
-    CONTESTED = "contested"
-    """The caller speaks over the agent: output is paused while we find out whether it is meant."""
+    OVERLAP = "overlap"
+    """Overlapping speech: output is paused while we find out whether the user means to interrupt."""
     CLOSING = "closing"
     """The goodbye is being said; then the call ends."""
     ENDED = "ended"
@@ -29,18 +28,18 @@ class Floor(StrEnum):
 
 
 class Cause(StrEnum):
-    SPEECH = "caller starts to speak"
-    PAUSE = "caller falls silent"
-    RESUME = "caller goes on"
+    SPEECH = "user starts to speak"
+    PAUSE = "user falls silent"
+    RESUME = "user goes on"
     TURN_TAKEN = "turn ends, reply due"
     TURN_KEPT = "turn ends, no reply wanted"
     TURN_EMPTY = "nothing was said"
     REPLY_WANTED = "agent is to speak"
     AUDIBLE = "first audio of the reply"
     REPLY_OVER = "reply played out or given up"
-    INTERRUPTED = "interruption is meant, caller still speaking"
-    INTERRUPTED_BRIEFLY = "interruption is meant, caller silent again"
-    FALSE_ALARM = "interruption was nothing"
+    INTERRUPTED = "interruption is meant, user still speaking"
+    INTERRUPTED_BRIEFLY = "interruption is meant, user silent again"
+    FALSE_INTERRUPTION = "false interruption"
     GOODBYE = "agent says goodbye"
     HANG_UP = "call ends"
 
@@ -78,21 +77,21 @@ TRANSITIONS: dict[Floor, dict[Cause, Floor]] = {
         _C.HANG_UP: _F.ENDED,
     },
     _F.AGENT: {
-        _C.SPEECH: _F.CONTESTED,
+        _C.SPEECH: _F.OVERLAP,
         _C.REPLY_OVER: _F.OPEN,
         _C.GOODBYE: _F.CLOSING,
         _C.HANG_UP: _F.ENDED,
     },
-    _F.CONTESTED: {
+    _F.OVERLAP: {
         _C.INTERRUPTED: _F.CALLER,
         _C.INTERRUPTED_BRIEFLY: _F.DECIDING,
-        _C.FALSE_ALARM: _F.AGENT,
-        _C.REPLY_OVER: _F.CALLER,  # cancelled by the client while the caller speaks
+        _C.FALSE_INTERRUPTION: _F.AGENT,
+        _C.REPLY_OVER: _F.CALLER,  # cancelled by the client while the user speaks
         _C.GOODBYE: _F.CLOSING,
         _C.HANG_UP: _F.ENDED,
     },
     _F.CLOSING: {
-        _C.SPEECH: _F.CALLER,  # the caller is back before the line was cut
+        _C.SPEECH: _F.CALLER,  # the user is back before the line was cut
         _C.HANG_UP: _F.ENDED,
     },
     _F.ENDED: {},
@@ -106,7 +105,3 @@ def mermaid() -> str:
         lines += [f"    {state} --> {target}: {cause}" for cause, target in row.items()]
     lines.append(f"    {Floor.ENDED} --> [*]")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(mermaid())

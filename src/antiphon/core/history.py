@@ -1,13 +1,10 @@
-"""What the language model is told of the call so far: items in order, cut to what was heard.
-
-Knows nothing of audio beyond milliseconds, of models or of any protocol's item format.
-"""
+"""What the language model is told of the call so far: items in order, cut to what was heard."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +30,21 @@ class Item:
     call_id: str = ""
     """Of a `tool_result` item."""
     complete: bool = True
-    """False: the caller did not hear all of it, or it is still being said."""
+    """False: the user did not hear all of it, or it is still being said."""
     aside: bool = False
-    """The caller heard it, but it answers nothing: the language model is not told, lest it takes it up."""
+    """The user heard it, but it answers nothing: the language model is not told, lest it takes it up."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever the wire wants back verbatim. The core never looks inside."""
+    """Whatever the protocol wants back verbatim. The core never looks inside."""
+
+
+class HistoryView(Protocol):
+    """What others may read of the history."""
+
+    def __iter__(self) -> Iterator[Item]: ...
+    def __len__(self) -> int: ...
+    def snapshot(self) -> tuple[Item, ...]: ...
+    def find(self, item_id: str) -> Item | None: ...
+    def last(self, role: str) -> Item | None: ...
 
 
 class History:

@@ -1,6 +1,6 @@
-"""Everything about a conversation's manners that an owner may choose, each with a sane default.
+"""What an owner may choose about how a call is conducted, each setting with a sane default.
 
-Plain data: this module knows no model, no protocol and where the values come from. All times are milliseconds.
+All times are milliseconds. Where the values come from is the business of `antiphon.config`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Policy:
     """How one call is conducted. Immutable: a changed policy is a new one (`dataclasses.replace`)."""
 
-    # -- hearing the caller -------------------------------------------------------------------------
+    # -- hearing the user -------------------------------------------------------------------------
     speech_threshold: float = 0.5
     """Speech probability from which a window counts as speech."""
     silence_threshold: float = 0.5
@@ -27,8 +27,8 @@ class Policy:
     """Answer a turn when it ends. False: only when the client asks for a reply."""
 
     # -- end of turn --------------------------------------------------------------------------------
-    speculate_after_ms: int = 64
-    """Silence after which the reply is prepared, unheard, in case the turn is over. 0: never speculate."""
+    preemptive_generation_after_ms: int = 64
+    """Silence after which a reply is generated preemptively: prepared, unheard, in case the turn is over. 0: never."""
     transcribe_ahead: bool = True
     """Transcribe at the first silent window already, before the pause is credible."""
     min_silence_ms: int = 240
@@ -43,30 +43,30 @@ class Policy:
     """Silence that ends a turn when there is no turn detector to ask."""
     turn_threshold: float = 0.5
     """Turn-detector probability above which a turn sounds finished."""
-    words_threshold: float = 0.02
+    text_end_threshold: float = 0.02
     """A turn reads unfinished when the language model gives its words less than this to end there; 0: do not ask it."""
     use_turn_detector: bool = True
     """False: there is none, go by words and silence."""
     rescore_every_ms: int = 128
     """While a pause lasts and sounds unfinished, the detector is asked again this often."""
     reopen_turns: bool = True
-    """A caller who goes on before the reply is audible continues the same turn."""
+    """A user who goes on before the reply is audible continues the same turn."""
     max_turn_ms: int = 120_000
     """A turn is ended by force after this much speech."""
-    segment_ms: int = 12_000
+    keep_transcript_after_ms: int = 12_000
     """In a long turn, what lies before a pause is transcribed once after this much audio and kept."""
 
-    # -- captions while the caller speaks -----------------------------------------------------------
+    # -- partial transcripts while the user speaks ------------------------------------------------
     partial_every_ms: int = 320
     """Interval of partial transcripts; 0: none."""
     warm_prompt: bool = True
     """Read partial transcripts into the language model's prompt cache."""
 
     # -- speaking -----------------------------------------------------------------------------------
-    first_clause_words: int = 3
-    """Words of the first clause, so that the voice starts early; 0: wait for punctuation."""
-    max_clause_chars: int = 140
-    """A clause without punctuation is cut at a space before this."""
+    first_segment_words: int = 3
+    """Words of the first segment, so that the voice starts early; 0: wait for punctuation."""
+    max_segment_chars: int = 140
+    """A segment without punctuation is cut at a space before this."""
     speak_ahead_ms: int = 4_000
     """Speech synthesised beyond what has been played, at most."""
     max_reply_chars: int = 20_000
@@ -78,9 +78,9 @@ class Policy:
 
     # -- being interrupted --------------------------------------------------------------------------
     interruptible: bool = True
-    """False: the caller's speech never stops the agent; it is heard afterwards."""
+    """False: the user's speech never stops the agent; it is heard afterwards."""
     overhear: bool = False
-    """With `interruptible` False: the caller's speech is a turn at once, beside the reply, and is not answered."""
+    """With `interruptible` False: the user's speech is a turn at once, beside the reply, and is not answered."""
     barge_in: str = "confirm"
     """`confirm`: pause, decide, then stop or resume. `immediate`: stop at the first speech."""
     barge_in_threshold: float = 0.6
@@ -92,7 +92,7 @@ class Policy:
     barge_in_check_ms: int = 260
     """The interruption's words are looked at after this much speech, and again at this interval."""
     barge_in_timeout_ms: int = 1_500
-    """A contested pause never lasts longer than this after the caller fell silent."""
+    """A pause for overlapping speech never lasts longer than this after the user fell silent."""
 
     # -- silence ------------------------------------------------------------------------------------
     idle_prompt_after_ms: int = 7_000
@@ -111,12 +111,12 @@ class Policy:
     """From the end of speech to its transcript; then the agent apologises."""
     reply_timeout_ms: int = 20_000
     """From the end of a turn to the first audible sound of the reply."""
-    playback_grace_ms: int = 3_000
-    """How long a client's playback report may be overdue before playback counts as done."""
+    playout_grace_ms: int = 3_000
+    """How long a client's playout report may be overdue before playout counts as done."""
 
     # -- phrases ------------------------------------------------------------------------------------
     greeting: str = "Hi there! What would you like to talk about?"
-    """Said when a call starts; empty: wait for the caller."""
+    """Said when a call starts; empty: wait for the user."""
     idle_prompt: str = "Are you still there?"
     """Said after a silence; empty: nothing."""
     goodbye: str = "I'll let you go now. Goodbye!"

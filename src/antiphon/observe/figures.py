@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from statistics import fmean, median
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def withdrawn(record: TurnRecord) -> bool:
 
 def wasted_guesses(record: TurnRecord) -> int:
     """Speculative replies of this turn that were thrown away."""
-    return max(record.speculations - int(record.speculation_used), 0)
+    return max(record.preemptive_generations - int(record.preemptive_used), 0)
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -133,7 +133,7 @@ class CallFigures:
     replies: int
     """Replies of the agent of which something was heard."""
     interruptions: int
-    false_alarms: int
+    false_interruptions: int
     """Interruptions that were nothing."""
     guesses_used: int
     guesses_wasted: int
@@ -148,14 +148,14 @@ class CallFigures:
 def call_figures(records: Iterable[TurnRecord]) -> CallFigures:
     found = list(records)
     # A turn that was reopened has several records; the last one has all its guesses. What follows a function has none.
-    turns = {r.number: r for r in found if r.number > 0 and not r.speculations}
-    turns |= {r.number: r for r in found if r.number > 0 and r.speculations}
+    turns = {r.number: r for r in found if r.number > 0 and not r.preemptive_generations}
+    turns |= {r.number: r for r in found if r.number > 0 and r.preemptive_generations}
     return CallFigures(
         turns=len(turns),
         replies=sum(1 for r in found if r.played_ms > 0),
         interruptions=sum(1 for r in found if r.interrupted),
-        false_alarms=sum(r.false_alarms for r in found),
-        guesses_used=sum(1 for r in turns.values() if r.speculation_used),
+        false_interruptions=sum(r.false_interruptions for r in found),
+        guesses_used=sum(1 for r in turns.values() if r.preemptive_used),
         guesses_wasted=sum(wasted_guesses(r) for r in turns.values()),
         input_tokens=sum(r.input_tokens for r in found),
         output_tokens=sum(r.output_tokens for r in found),

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import ConfigError, suggest
 from antiphon.observe.figures import stages, wasted_guesses
 from antiphon.observe.redact import redact
@@ -147,8 +147,8 @@ def log_turn(record: TurnRecord, *, text: bool = False) -> None:
         "kind": record.kind,
         "status": record.status,
         "interrupted": record.interrupted,
-        "false_alarms": record.false_alarms,
-        "speculation_used": record.speculation_used,
+        "false_alarms": record.false_interruptions,
+        "speculation_used": record.preemptive_used,
         "speculations_wasted": wasted_guesses(record),
         "input_tokens": record.input_tokens,
         "output_tokens": record.output_tokens,

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.models.lanes import LaneStats
 from antiphon.models.ports import ModelStatus
 from antiphon.observe.figures import stages, voice_to_voice_ms, wasted_guesses, withdrawn
@@ -166,14 +166,14 @@ class Metrics:
             self._observe(self._stage.labels(label), getattr(found, name))
         self._observe(self._voice, voice_to_voice_ms(record))
         self._interruptions.inc(int(record.interrupted))
-        self._false_alarms.inc(record.false_alarms)
+        self._false_alarms.inc(record.false_interruptions)
         self._tokens.labels("input").inc(record.input_tokens)
         self._tokens.labels("output").inc(record.output_tokens)
         self._tokens.labels("cached").inc(record.cached_tokens)
         self._characters.inc(record.characters)
         self._played.inc(max(record.played_ms, 0) / 1000)
         if not withdrawn(record):  # else the turn's next record counts its guesses
-            self._guesses.labels("used").inc(int(record.speculation_used))
+            self._guesses.labels("used").inc(int(record.preemptive_used))
             self._guesses.labels("wasted").inc(wasted_guesses(record))
 
     def observe_lag(self, lag_s: float) -> None:

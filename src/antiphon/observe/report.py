@@ -11,10 +11,10 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 
-from antiphon.core.record import TurnRecord
-from antiphon.core.trace import TraceError
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
 from antiphon.files import MAX_TRACE_BYTES, read_bytes
+from antiphon.observe.call_trace import TraceError
 from antiphon.observe.figures import CallFigures, call_figures
 from antiphon.observe.report_call import Call, read_call
 from antiphon.observe.report_score import Track, legend, rows
@@ -35,7 +35,7 @@ _FLOORS = (
     ("deciding", "is the turn over?"),
     ("thinking", "reply is due"),
     ("agent", "agent speaks"),
-    ("contested", "both: is it meant?"),
+    ("overlap", "both: is it meant?"),
 )
 
 
@@ -134,7 +134,7 @@ def _header(call: Call, f: CallFigures, title: str, recorded: datetime | None) -
         (
             "interruptions",
             str(f.interruptions),
-            f"{f.false_alarms} false alarm{'' if f.false_alarms == 1 else 's'}",
+            f"{f.false_interruptions} false alarm{'' if f.false_interruptions == 1 else 's'}",
         ),
         ("guesses used", str(f.guesses_used), f"{f.guesses_wasted} wasted"),
         (

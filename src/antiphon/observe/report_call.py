@@ -12,14 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.core import events as ev
-from antiphon.core import trace
 from antiphon.core.floor import Floor
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
+from antiphon.observe import call_trace
 from antiphon.observe.figures import withdrawn
 
 LOG_LINES = 4_000
 """More of a call's log would make a page that no browser likes to open."""
-_EVERYDAY = ("VadScored", "AudioSent", "Played", "ReplyText", "ReplyWords", "WarmPrompt", "Caption")
+_EVERYDAY = (
+    "VadScored",
+    "AudioSent",
+    "Played",
+    "ReplyText",
+    "ReplyWords",
+    "WarmPrompt",
+    "Transcript",
+)
 """Too many of these to read: they are shown as curves, floors and texts."""
 _DETAIL_CHARS = 160
 _NUMBERS = (int, float, type(None))
@@ -59,14 +67,16 @@ class Call:
     log: list[tuple[int, str, str, str]] = field(default_factory=list)
     """(time, `event` or `action`, name, details)."""
     log_left_out: int = 0
+    partial_jobs: set[Any] = field(default_factory=set)
+    """Jobs that transcribe while the caller speaks."""
     end_reason: str = ""
     damage: str = ""
     """Why the rest of the trace could not be read; empty for a whole one."""
 
 
 def read_call(lines: Iterable[str]) -> Call:
-    """Raises `trace.TraceError` when this is no trace, or one of another version."""
-    _, steps = trace.read(lines)
+    """Raises `call_trace.TraceError` when this is no trace, or one of another version."""
+    _, steps = call_trace.read(lines)
     call, floor, since_ms = Call(), Floor.OPEN, 0
     try:
         for step in steps:
@@ -78,7 +88,7 @@ def read_call(lines: Iterable[str]) -> Call:
                 if changed is not floor:
                     call.floors.append(Span(since_ms, step.now_ms, floor))
                     floor, since_ms = changed, step.now_ms
-    except trace.TraceError as error:
+    except call_trace.TraceError as error:
         call.damage = str(error)
     call.floors.append(Span(since_ms, call.duration_ms, floor))
     call.marks = _without_echoes(call.marks)
@@ -95,13 +105,13 @@ def _without_echoes(marks: list[Mark]) -> list[Mark]:
 def _take_event(call: Call, now_ms: int, event: ev.Event) -> None:
     if isinstance(event, ev.VadScored):
         call.voice.append((now_ms, event.probability))
-    _log(call, now_ms, "event", trace.encode(event))
+    _log(call, now_ms, "event", call_trace.encode(event))
 
 
 def _take_action(call: Call, now_ms: int, action: Any, floor: Floor) -> Floor:
     """-> who has the floor after it."""
     if not isinstance(action, dict):
-        raise trace.TraceError(f"an action at {now_ms} ms is not an object")
+        raise call_trace.TraceError(f"an action at {now_ms} ms is not an object")
     match action.get("type"):
         case "FloorChanged":
             return _floor(call, now_ms, action, floor)
@@ -127,8 +137,8 @@ def _floor(call: Call, now_ms: int, action: dict[str, Any], floor: Floor) -> Flo
     try:
         new = Floor(str(action.get("floor")))
     except ValueError:
-        raise trace.TraceError(f"there is no floor {action.get('floor')!r}") from None
-    if floor is Floor.CONTESTED and new is Floor.AGENT:
+        raise call_trace.TraceError(f"there is no floor {action.get('floor')!r}") from None
+    if floor is Floor.OVERLAP and new is Floor.AGENT:
         call.marks.append(Mark(now_ms, "false-alarm", "the interruption was nothing: resumed"))
     _log(call, now_ms, "action", action)
     return new
@@ -147,17 +157,17 @@ def _record_marks(record: TurnRecord) -> list[Mark]:
 def record_of(data: Any) -> TurnRecord:
     """A record as a trace has it. Fields of a later version are left out. Raises TraceError."""
     if not isinstance(data, dict) or type(data.get("number")) is not int:
-        raise trace.TraceError("a turn record without a number")
+        raise call_trace.TraceError("a turn record without a number")
     known = {name: value for name, value in data.items() if name in _RECORD_FIELDS}
     for name, value in known.items():
         if type(value) not in _RECORD_FIELDS[name]:
-            raise trace.TraceError(f"a turn record's {name} cannot be {value!r}")
+            raise call_trace.TraceError(f"a turn record's {name} cannot be {value!r}")
     return TurnRecord(data["number"], **known)
 
 
 def _log(call: Call, now_ms: int, sort: str, data: dict[str, Any]) -> None:
     name = str(data.get("type", ""))
-    if name in _EVERYDAY or (name in ("Transcribe", "Transcribed") and data.get("partial")):
+    if name in _EVERYDAY or _is_partial(call, name, data):
         return
     if len(call.log) >= LOG_LINES:
         call.log_left_out += 1
@@ -165,6 +175,14 @@ def _log(call: Call, now_ms: int, sort: str, data: dict[str, Any]) -> None:
     rest = {key: value for key, value in data.items() if key not in ("type", "history", "record")}
     text = " ".join(f"{key}={_short(value)}" for key, value in rest.items())
     call.log.append((now_ms, sort, name, text[:_DETAIL_CHARS]))
+
+
+def _is_partial(call: Call, name: str, data: dict[str, Any]) -> bool:
+    """Partial transcripts and what asks for them: too many to be listed."""
+    if name == "Transcribe" and data.get("partial"):
+        call.partial_jobs.add(data.get("job"))
+        return True
+    return name == "Transcribed" and data.get("job") in call.partial_jobs
 
 
 def _short(value: Any) -> str:

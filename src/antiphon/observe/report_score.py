@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.core.floor import Floor
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.models.ports import Pcm16
 from antiphon.observe.figures import heard_from_ms, voice_to_voice_ms
 from antiphon.observe.report_call import Call, Mark, Span

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.observe.figures import (
     Summary,
     detector_asked_ms,
@@ -114,9 +114,11 @@ def _chips(record: TurnRecord) -> list[tuple[str, str]]:
         found.append(("plain", "withdrawn unheard"))
     elif record.status == "none":
         found.append(("plain", "no reply wanted"))
-    if record.false_alarms:
-        found.append(("plain", f"{record.false_alarms} false alarm{_s(record.false_alarms)}"))
-    if record.speculation_used and not withdrawn(record):
+    if record.false_interruptions:
+        found.append(
+            ("plain", f"{record.false_interruptions} false alarm{_s(record.false_interruptions)}")
+        )
+    if record.preemptive_used and not withdrawn(record):
         found.append(("good", "guess used"))
     if wasted := wasted_guesses(record):
         found.append(("plain", f"{wasted} guess{'es' if wasted > 1 else ''} wasted"))
@@ -124,8 +126,8 @@ def _chips(record: TurnRecord) -> list[tuple[str, str]]:
         found.append(("plain", f"{record.input_tokens} → {record.output_tokens} tokens"))
     if record.turn_probability is not None:
         found.append(("plain", f"finished {record.turn_probability:.0%}"))
-    if record.ends_here is not None:
-        found.append(("plain", f"words end {record.ends_here:.0%}"))
+    if record.text_end_probability is not None:
+        found.append(("plain", f"words end {record.text_end_probability:.0%}"))
     return found
 
 

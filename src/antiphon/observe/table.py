@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.observe.figures import call_figures, stages, wasted_guesses
 
 COLUMNS = (
@@ -55,7 +55,7 @@ def guess(record: TurnRecord) -> str:
     """What became of the replies that were begun before the turn was certain, in a word or two."""
     wasted = wasted_guesses(record)
     lost = f"{wasted} wasted" if wasted else ""
-    return ", ".join(filter(None, ("used" if record.speculation_used else "", lost))) or _NONE
+    return ", ".join(filter(None, ("used" if record.preemptive_used else "", lost))) or _NONE
 
 
 def breakdown(records: Sequence[TurnRecord]) -> Table:

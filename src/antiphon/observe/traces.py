@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import ConfigError
 from antiphon.observe.figures import (
     detector_asked_ms,
@@ -184,8 +184,8 @@ def turn_attributes(record: TurnRecord) -> dict[str, Value]:
         "antiphon.turn.kind": record.kind,
         "antiphon.turn.status": record.status,
         "antiphon.turn.interrupted": record.interrupted,
-        "antiphon.turn.false_alarms": record.false_alarms,
-        "antiphon.turn.speculation_used": record.speculation_used,
+        "antiphon.turn.false_alarms": record.false_interruptions,
+        "antiphon.turn.speculation_used": record.preemptive_used,
         "antiphon.turn.speculations_wasted": wasted_guesses(record),
         "antiphon.turn.characters": record.characters,
         "antiphon.turn.played_ms": record.played_ms,
@@ -195,6 +195,6 @@ def turn_attributes(record: TurnRecord) -> dict[str, Value]:
         found["antiphon.turn.voice_to_voice_ms"] = delay_ms
     if record.turn_probability is not None:
         found["antiphon.turn.probability"] = record.turn_probability
-    if record.ends_here is not None:
-        found["antiphon.turn.ends_here"] = record.ends_here
+    if record.text_end_probability is not None:
+        found["antiphon.turn.ends_here"] = record.text_end_probability
     return found

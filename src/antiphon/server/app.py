@@ -23,7 +23,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from antiphon.audio import decoders
 from antiphon.config import Settings
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError, ModelError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import ModelStatus, WeightSource

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 from antiphon.config import Settings
 from antiphon.core import events as ev
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
-from antiphon.core.trace_redact import redact
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import BusyError, NotReadyError
 from antiphon.files import private_folder, write_private
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Kind, ModelStatus
+from antiphon.observe.call_trace import CallTrace
 from antiphon.observe.hub import Hub
 from antiphon.observe.logs import in_call
 from antiphon.observe.metrics import Metrics
+from antiphon.observe.trace_redact import redact
 from antiphon.server.headroom import Headroom
 from antiphon.server.keeping import Keeper
 from antiphon.server.memory_trimmer import MemoryTrimmer
@@ -147,19 +148,20 @@ class Calls:
             policy = replace(policy, partial_every_ms=0)
         call_id = secrets.token_hex(8)
         watch, tap = self._hub.watch(call_id), self.keeper.tap(call_id)
+        policy = adapt(policy) if adapt else policy
+        trace = CallTrace(policy, call_id) if self.settings.trace_dir is not None else None
         session = Session(
             call_id,
             self.models,
             door,
-            policy=adapt(policy) if adapt else policy,
+            policy=policy,
             agent=agent or agent_of(self.settings),
             observers=(lambda _session, _event, out: watch.take(out), tap.observe),
             denoise=self.settings.audio.denoise,
+            trace=trace.take if trace is not None else None,
         )
         session.listen_in(tap)
         session.offer((*self.tools(), *tools))
-        if self.settings.trace_dir is not None:
-            session.record_trace()
         self._sessions[call_id] = session
         self._empty.clear()
         log.info("call %s began", call_id)
@@ -176,7 +178,8 @@ class Calls:
             self._note_end(session)
             if self._on_end is not None:
                 self._on_end(session.records)
-            await self._keep_trace(session)
+            if trace is not None:
+                await self._keep_trace(call_id, trace.lines)
 
     def _note_end(self, session: Session) -> None:
         records = session.records
@@ -190,14 +193,11 @@ class Calls:
     def _model_names(self) -> dict[str, str]:
         return {s.kind.value: s.name for s in self.models.status() if s.in_use}
 
-    async def _keep_trace(self, session: Session) -> None:
-        folder, lines = self.settings.trace_dir, session.lines
-        if folder is None or not lines:
-            return
-        # Off the event loop: an hour of call takes seconds to redact.
-        await asyncio.to_thread(
-            _write_trace, folder, session.call_id, lines, self.settings.trace_text
-        )
+    async def _keep_trace(self, call_id: str, lines: list[str]) -> None:
+        folder = self.settings.trace_dir
+        if folder is not None:
+            # Off the event loop: an hour of call takes seconds to redact.
+            await asyncio.to_thread(_write_trace, folder, call_id, lines, self.settings.trace_text)
 
     @contextmanager
     def file_place(self) -> Iterator[None]:

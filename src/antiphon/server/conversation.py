@@ -58,7 +58,7 @@ _MAX_ERRORS = 50
 """A client that sends this many senseless messages is shown the door."""
 _REMEMBERED_FRAMES = 400
 """Text frames that a client which comes back may have missed."""
-_ANSWERING = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
+_ANSWERING = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP)
 _TAKEN_OVER = "taken over by another tab"
 
 
@@ -291,7 +291,7 @@ class Connection:
             lambda number: self._started_frame(start, session, number, resumed=True),
             wire.outlives_its_connection,
         )
-        self._door.notice(FloorChanged(session.conversation.floor))
+        self._door.notice(FloorChanged(session.view.floor))
         session.release()
 
     # -- what the client says -------------------------------------------------------------------
@@ -323,7 +323,7 @@ class Connection:
                 self._session.post(ev.Played(reply, ms))
             case wire.Text(text=text):
                 if not self._farewell.begun:
-                    self._session.post(ev.Typed(text))
+                    self._session.post(ev.UserText(text))
             case wire.Stop():
                 self._session.post(ev.HungUp())
             case wire.EndConversation():
@@ -333,8 +333,8 @@ class Connection:
             case wire.Configure():
                 self._configure(message, self._session)
             case wire.Hold():
-                if self._session.conversation.floor in _ANSWERING:
-                    self._session.post(ev.CancelReply())
+                if self._session.view.floor in _ANSWERING:
+                    self._session.post(ev.RequestCancel())
             case wire.Commit():
                 self._commit(self._session)
             case wire.Start():
@@ -356,19 +356,19 @@ class Connection:
         self._door.use(wire.agreed(start))
         self._audio.use(start)
         session.agent, unknown = self._agent(start, session.agent)
-        session.post(ev.Configure(policy_for(start, session.conversation.policy)))
+        session.post(ev.Configure(policy_for(start, session.view.policy)))
         self._welcome(start, session)
         if unknown:
             self._complain(unknown)
         if not start.greeting:
-            session.post(ev.CancelReply())
+            session.post(ev.RequestCancel())
 
     def _configure(self, wishes: wire.Configure, session: Session) -> None:
         session.agent = self._wishes.agent(wishes, session.agent)
-        policy = session.conversation.policy
+        policy = session.view.policy
         auto_turns = policy.auto_turns if wishes.listen is None else wishes.listen == "open"
         if auto_turns != policy.auto_turns:
-            if session.conversation.listener.turn is not None:  # nobody would end it now
+            if session.view.turn_open:  # nobody would end it now
                 self._commit(session)
             session.post(ev.Configure(replace(policy, auto_turns=auto_turns)))
 

@@ -44,19 +44,19 @@ class Farewell:
 
     def _silence(self, session: Session) -> None:
         """What is being said ends now, and nothing new begins: neither an answer nor a question after a silence."""
-        conversation = session.conversation
+        conversation = session.view
         policy = replace(conversation.policy, auto_reply=False, idle_prompt_after_ms=0)
         session.post(ev.Configure(policy))
-        reply = conversation.speaker.reply
-        if (reply is not None and reply.committed) or conversation.replies.owed is not None:
-            session.post(ev.CancelReply())
+        reply = conversation.reply
+        if (reply is not None and reply.committed) or conversation.reply_pending:
+            session.post(ev.RequestCancel())
         if conversation.floor in (Floor.CALLER, Floor.DECIDING):
             session.flush_audio()
             session.post(ev.CommitInput(session.heard_ms, reply=False))
 
     async def _run(self, session: Session) -> None:
         await self._hear_out(session)
-        history = session.conversation.history.snapshot()
+        history = session.view.history.snapshot()
         found = await analyse(self._models, history, call_id=session.call_id, limit_s=self._limit_s)
         if not session.ended:
             self._done(found)
@@ -66,7 +66,7 @@ class Farewell:
         """Until the last turn is in the history, or has been waited for long enough."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + _LAST_TURN_S
-        while session.conversation.floor is not Floor.OPEN and not session.ended:
+        while session.view.floor is not Floor.OPEN and not session.ended:
             if loop.time() >= end_s:
                 return
             await asyncio.sleep(_POLL_S)

@@ -10,7 +10,7 @@ from typing import Any
 
 from antiphon.audio import denoise
 from antiphon.config import Settings
-from antiphon.core.clauses import ClauseCutter
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.models.pool import ChainConfig, ModelSet, Work
 from antiphon.models.ports import Kind, SpeechRequest, WeightSource
@@ -133,7 +133,7 @@ async def rehearse(models: ModelSet, settings: Settings) -> None:
     )
     try:
         for phrase in said:
-            cutter = ClauseCutter(first_words=0, max_chars=policy.max_clause_chars)
+            cutter = TextSegmenter(first_words=0, max_chars=policy.max_segment_chars)
             for clause in (*cutter.feed(phrase), *cutter.flush()):
                 await _rehearse(
                     models, SpeechRequest(clause, agent.voice, agent.language, agent.speed)

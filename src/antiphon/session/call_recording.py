@@ -177,7 +177,7 @@ class CallRecording(_Job):
         if isinstance(event, ev.Played):
             reply, played_ms = event.reply, event.played_ms
             self._put(lambda: self._timeline.reported(reply, played_ms, now_ms), _WORD_BYTES)
-        if not session.conversation.policy.client_can_clear:
+        if not session.view.policy.client_can_clear:
             return  # it plays what it has, whatever history says
         for action in out:
             if isinstance(action, act.TurnRecorded) and action.record.interrupted:

@@ -16,7 +16,7 @@ from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import Item
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AudioError, ModelError, RequestError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import STT_RATE_HZ, Pcm16
@@ -140,7 +140,7 @@ async def answer(
         client_reports_played=True,
         max_turn_ms=max(length_ms, 1_000),
         speak_ahead_ms=3_600_000,
-        first_clause_words=0,
+        first_segment_words=0,
     )
     door, hearing = _FileDoor(), _Hearing(policy.speech_threshold)
     call_id = f"file-{secrets.token_hex(4)}"
@@ -207,7 +207,7 @@ def _result(session: Session, door: _FileDoor) -> Answer:
         rate_hz=ANSWER_RATE_HZ,
         record=record,
         total_ms=session.now_ms,
-        history=session.conversation.history.snapshot(),
+        history=session.view.history.snapshot(),
     )
 
 

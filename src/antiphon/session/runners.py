@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _PARTIAL_SLACK_MS = 400
 """A partial transcript may wait this much longer than a final one."""
+_USER = "user"
+"""Owner of the tasks that hear the user: they run to their end, for each result is awaited or ignored by its job."""
 _LONGEST_ECHO_MS = 3_000
 """Whoever speaks longer over the agent is somebody else: it stopped long before."""
 _AHEAD_SLACK_MS = 1_000
@@ -62,8 +64,6 @@ class Agent:
 Post = Callable[[ev.Event], None]
 Begin = Callable[[], Coroutine[Any, Any, None]]
 """Begun by its task: a coroutine whose task is cancelled before its first step would never be awaited."""
-Failed = Callable[[str, str], ev.Event | None]
-"""Told why, and how the protocols call it: `invalid_request` where no model is to blame, else empty."""
 
 
 def _ignore(event: ev.Event) -> None:
@@ -109,16 +109,16 @@ class Runners:
 
     # -- tasks ----------------------------------------------------------------------------------
 
-    def _start(self, owner: str, begin: Begin, failed: Failed) -> None:
-        """`failed(reason, code)`: what to tell the conversation when the work does not come to its end."""
+    def _start(self, owner: str, begin: Begin, job: int | None) -> None:
+        """`job`: what the conversation is told to have failed when the work does not come to its end."""
         if self._closed:
             return
-        task = self._loop.create_task(self._watched(begin, failed))
+        task = self._loop.create_task(self._watched(begin, job))
         group = self._tasks.setdefault(owner, set())
         group.add(task)
         task.add_done_callback(lambda done: self._ended(owner, done))
 
-    async def _watched(self, begin: Begin, failed: Failed) -> None:
+    async def _watched(self, begin: Begin, job: int | None) -> None:
         try:
             await begin()
         except AntiphonError as error:
@@ -126,14 +126,14 @@ class Runners:
             if code:
                 log.info("call %s: a request was refused: %s", self._call_id, error)
             hidden = isinstance(error, ModelError) and not self.frank
-            self._fail(failed(see_log(self._call_id) if hidden else str(error), code))
+            self._fail(job, see_log(self._call_id) if hidden else str(error), code)
         except Exception:  # a bug of ours must not leave the caller waiting
             log.exception("call %s: a model task failed", self._call_id)
-            self._fail(failed("internal error; the log says more", ""))
+            self._fail(job, "internal error; the log says more")
 
-    def _fail(self, event: ev.Event | None) -> None:
-        if event is not None:
-            self._post(event)
+    def _fail(self, job: int | None, reason: str, code: str = "") -> None:
+        if job is not None:
+            self._post(ev.JobFailed(job, reason, code))
 
     def _ended(self, owner: str, task: asyncio.Task[None]) -> None:
         group = self._tasks[owner]
@@ -162,15 +162,12 @@ class Runners:
     # -- hearing --------------------------------------------------------------------------------
 
     def transcribe(self, action: act.Transcribe) -> None:
-        turn, attempt, partial = action.turn, action.attempt, action.partial
-        owner = f"turn {turn}" if partial else f"transcript {turn}"
-        if not partial:  # an earlier attempt is stale: it must not stand in line before other calls
-            self.cancel(owner)
-        self._start(
-            owner,
-            lambda: self._transcribe(action),
-            lambda reason, code: ev.TranscriptFailed(turn, attempt, reason, partial),
-        )
+        if (
+            not action.partial
+        ):  # an earlier attempt is stale: it must not stand in line before other calls
+            self.cancel(f"transcript {action.replaces}")
+        owner = _USER if action.partial else f"transcript {action.job}"
+        self._start(owner, lambda: self._transcribe(action), action.job)
 
     async def _transcribe(self, action: act.Transcribe) -> None:
         partial = action.partial
@@ -180,7 +177,7 @@ class Runners:
             pcm, language=self.agent.language or None, partial=partial, work=work
         )
         text = "" if self._is_echo(pcm) else spoken(heard.text)
-        self._post(ev.Transcribed(action.turn, action.attempt, text, partial))
+        self._post(ev.Transcribed(action.job, text))
 
     def _is_echo(self, pcm: Pcm16) -> bool:
         """Of the agent's voice. Nobody said what it is taken for."""
@@ -190,13 +187,12 @@ class Runners:
         return is_echo(pcm, STT_RATE_HZ, sent, self._outlet.rate_hz)
 
     def score_turn(self, action: act.ScoreTurn) -> None:
-        # Without a score the silence limits decide.
-        self._start(f"turn {action.turn}", lambda: self._score_turn(action), lambda *why: None)
+        self._start(_USER, lambda: self._score_turn(action), action.job)
 
     async def _score_turn(self, action: act.ScoreTurn) -> None:
         pcm = self._audio.slice(action.start_ms, action.end_ms)
         probability = await self._models.predict_turn(pcm, work=self._work())
-        self._post(ev.TurnScored(action.turn, action.attempt, probability))
+        self._post(ev.TurnScored(action.job, probability))
 
     # -- answering ------------------------------------------------------------------------------
 
@@ -205,7 +201,7 @@ class Runners:
         if owner not in self._tasks:  # never a queue of them: the next one covers this one
             request = self._request((*action.history, Item("", "user", action.text)), {})
             work = self._work(_PARTIAL_SLACK_MS)
-            self._start(owner, lambda: self._models.warm(request, work=work), lambda *why: None)
+            self._start(owner, lambda: self._models.warm(request, work=work), None)
 
     def generate(self, action: act.Generate) -> None:
         reply = action.reply
@@ -213,25 +209,21 @@ class Runners:
             self._voices = {reply: str(action.options["voice"])}
         self._declared = frozenset(_name(spec) for spec in self._client_tools(action.options))
         self._told = action.options.get("input", action.history)
-        self._start(
-            f"reply {reply}",
-            lambda: self._generate(action),
-            lambda reason, code: ev.ReplyFailed(reply, reason, code),
-        )
+        self._start(f"reply {reply}", lambda: self._generate(action), action.job)
 
     async def _generate(self, action: act.Generate) -> None:
-        reply, usage, finish = action.reply, Usage(), "stop"
+        job, usage, finish = action.job, Usage(), "stop"
         own_ids: dict[str, str] = {}  # of calls that are being written
         told = action.options.get("input", action.history)
         request = self._request(told, dict(action.options))
-        request = replace(request, judge_words=action.judge_words)
+        request = replace(request, judge_words=action.score_text_end)
         limit = ReplyLimit(self._max_reply_chars)
         async with aclosing(self._models.generate(request, work=self._work())) as deltas:
             async for delta in deltas:
                 if delta.ends_here is not None:
-                    self._post(ev.WordsJudged(reply, delta.ends_here))
+                    self._post(ev.TextEndScored(job, delta.ends_here))
                 if text := limit.take(delta.text):
-                    self._post(ev.ReplyText(reply, text))
+                    self._post(ev.ReplyText(job, text))
                 if limit.reached:
                     finish = "length"
                     break
@@ -240,13 +232,13 @@ class Runners:
                     if part.call_id not in own_ids:
                         own_ids[part.call_id] = self._tool_id(part.call_id)
                     name = own_ids[part.call_id]
-                    self._post(ev.ReplyToolText(reply, name, part.name, part.text))
+                    self._post(ev.ReplyToolText(job, name, part.name, part.text))
                 if call is not None:
                     name = own_ids.pop(call.call_id, "") or self._tool_id(call.call_id)
-                    self._post(ev.ReplyTool(reply, ToolRequest(name, call.name, call.arguments)))
+                    self._post(ev.ReplyTool(job, ToolRequest(name, call.name, call.arguments)))
                 finish, usage = delta.finish or finish, delta.usage or usage
         tokens = (usage.input_tokens, usage.output_tokens, usage.cached_tokens)
-        self._post(ev.ReplyComplete(reply, finish, *tokens))
+        self._post(ev.ReplyComplete(job, finish, *tokens))
 
     def _tool_id(self, proposed: str) -> str:
         """Unique in the call: small models call every call `call_0`, and one id runs only once."""
@@ -290,30 +282,25 @@ class Runners:
 
     # -- speaking -------------------------------------------------------------------------------
 
-    def speak(self, action: act.Speak) -> None:
-        reply, clause = action.reply, action.clause
-        self._start(
-            f"reply {reply}",
-            lambda: self._speak(action),
-            lambda reason, code: ev.ClauseFailed(reply, clause, reason),
-        )
+    def synthesize(self, action: act.Synthesize) -> None:
+        self._start(f"reply {action.reply}", lambda: self._speak(action), action.job)
 
-    async def _speak(self, action: act.Speak) -> None:
-        reply, clause, agent = action.reply, action.clause, self.agent
+    async def _speak(self, action: act.Synthesize) -> None:
+        job, reply, agent = action.job, action.reply, self.agent
         voice = self._voices.get(reply, agent.voice)
         request = SpeechRequest(action.text, voice, agent.language, paced(agent.speed, agent.level))
-        work, clause_ms = self._work(_AHEAD_SLACK_MS if clause else 0), 0
+        work, segment_ms = self._work(_AHEAD_SLACK_MS if action.segment else 0), 0
         async with aclosing(self._models.synthesize(request, work=work)) as chunks:
             async for chunk in chunks:
                 made_ms = self._outlet.add(reply, chunk.pcm, chunk.rate_hz)
-                self._post(ev.ClauseAudio(reply, clause, made_ms))
+                self._post(ev.SegmentAudio(job, made_ms))
                 self._outlet.pump()
-                clause_ms += made_ms
-                if 0 < self._max_reply_ms <= clause_ms:  # a voice that does not stop
+                segment_ms += made_ms
+                if 0 < self._max_reply_ms <= segment_ms:  # a voice that does not stop
                     break
-        self._post(ev.ClauseAudio(reply, clause, self._outlet.end_clause(reply)))
+        self._post(ev.SegmentAudio(job, self._outlet.end_clause(reply)))
         self._outlet.pump()  # before the end is told: a door that does not pace has sent all by then
-        self._post(ev.ClauseSpoken(reply, clause))
+        self._post(ev.SegmentComplete(job))
 
 
 def _name(spec: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ is full:
 - audio waiting for the VAD: `ear.MAX_WINDOWS`; more audio is dropped and the client is told once;
 - the caller's audio: the longest turn and a little more (`UtteranceBuffer` forgets the oldest);
 - what the client has not read yet: bounded by its door, which then reports the client gone;
-- the call's trace: `MAX_TRACE_CHARS`; it ends there, which is logged, and the call goes on.
+- the call's trace: `call_trace.MAX_TRACE_CHARS`; it ends there, which is logged, and the call goes on.
 
 A bug, in the core or in a door, ends this call and no other.
 """
@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core import trace
-from antiphon.core.conversation import Conversation
+from antiphon.core.conversation import Conversation, ConversationView
 from antiphon.core.floor import Floor
-from antiphon.core.playback import REPORT_TRUST_MS
+from antiphon.core.playout import REPORT_TRUST_MS
 from antiphon.core.policy import Policy
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import Pcm16
@@ -44,11 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.CONTESTED)
+_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.OVERLAP)
 _RELEASE_S = 5.0
-MAX_TRACE_CHARS = 64 << 20
-"""Of one call: some hours of talk. A trace that ends early replays up to there."""
 
+TraceSink = Callable[[int, ev.Event | None, list[act.Action]], None]
+"""Told every step: when it was, the event (None: time passed), and what came of it."""
 Observer = Callable[["Session", ev.Event | None, list[act.Action]], None]
 
 
@@ -66,19 +65,19 @@ class Session:
         observers: tuple[Observer, ...] = (),
         denoise: int = 0,
         frank: bool = False,
+        trace: TraceSink | None = None,
     ) -> None:
         """`frank`: tell why a model failed, addresses and all. Only where the owner alone is told."""
         self.call_id = call_id
         self.records: list[TurnRecord] = []
-        self.conversation = Conversation(policy)
+        self._conversation = Conversation(policy)
+        self.view: ConversationView = self._conversation.view
         self.door: Door = door
-        self.lines: list[str] | None = None
-        """The call's trace, when `record_trace` was asked for."""
-        self._trace_chars = 0
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._models = models
         self._observers = observers
+        self._trace = trace
         self._denoise = denoise
         self._ear = Ear(
             call_id,
@@ -142,10 +141,6 @@ class Session:
             reply, from_ms, pcm, self.door.audio.rate_hz, self.now_ms
         )
 
-    def record_trace(self) -> None:
-        """Keep every event from now on in `lines`. Call it before the first one."""
-        self.lines = [trace.header(self.conversation.policy)]
-
     async def run(self, *, greet: bool = True, max_s: float = 3600) -> None:
         """From the first word to the end of the call. Everything is freed when it returns, however it returns."""
         try:
@@ -177,14 +172,13 @@ class Session:
     def let_go(self) -> None:
         """After `run`: forget the client and whoever watched, so that the call is freed without a garbage collection.
 
-        Its records, its history and its trace can still be read.
+        Its records and its history can still be read.
         """
         self._over.set()
         self.door = Nobody()
         self._tap, self._observers = None, ()
         self._ear.close()
         self._outlet.close()
-        self.conversation.let_go()
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -205,10 +199,10 @@ class Session:
         if self.ended:
             return
         try:
-            now_ms, conversation = self.now_ms, self.conversation
+            now_ms, conversation = self.now_ms, self._conversation
             out = conversation.tick(now_ms) if event is None else conversation.handle(event, now_ms)
-            if self.lines is not None and (out or event is not None):
-                self._trace(self.lines, trace.line(now_ms, event, out))
+            if self._trace is not None:
+                self._trace(now_ms, event, out)
             for action in out:
                 self._perform(action)
             for observe in self._observers:
@@ -216,15 +210,6 @@ class Session:
         except Exception:
             log.exception("call %s failed at %r", self.call_id, event)
             self._fail()
-
-    def _trace(self, lines: list[str], line: str) -> None:
-        if self._trace_chars > MAX_TRACE_CHARS:
-            return
-        self._trace_chars += len(line)
-        if self._trace_chars > MAX_TRACE_CHARS:
-            log.warning("call %s: its trace ends here: it is too long", self.call_id)
-        else:
-            lines.append(line)
 
     def _fail(self) -> None:
         """End the call after a bug, with a word to the client if the door still works."""
@@ -240,7 +225,7 @@ class Session:
 
     def _arm(self) -> None:
         try:
-            due_ms = None if self.ended else self.conversation.deadline()
+            due_ms = None if self.ended else self._conversation.deadline()
         except Exception:
             log.exception("call %s: no deadline", self.call_id)
             self._fail()
@@ -271,19 +256,19 @@ class Session:
                 runners.warm(action)
             case act.Generate():
                 runners.generate(action)
-            case act.Speak():
-                runners.speak(action)
+            case act.Synthesize():
+                runners.synthesize(action)
             case act.RunTool():
                 runners.run_tool(action)
-            case act.Abandon():
+            case act.CancelReply():
                 runners.cancel(f"reply {action.reply}")
                 self._outlet.abandon(action.reply)
             case act.Play():
                 self.door.notice(action)
                 self._outlet.play(action.reply, action.from_ms)
-            case act.Pause() | act.Silence():
+            case act.Pause() | act.StopPlayout():
                 self._outlet.pause()
-                if self._tap is not None and self.conversation.policy.client_can_clear:
+                if self._tap is not None and self.view.policy.client_can_clear:
                     self._tap.taken_back(action.reply, self.now_ms)
                 self.door.drop_audio(action.reply)
             case _:
@@ -308,7 +293,7 @@ class Session:
 
     def hold(self, limit_ms: int) -> None:
         """The client is lost and may come back within `limit_ms`: the agent's voice waits, and does not ask why."""
-        policy = self._present_policy = self.conversation.policy
+        policy = self._present_policy = self.view.policy
         self._outlet.hold()
         patience_ms = policy.reply_timeout_ms + limit_ms
         waiting = replace(policy, idle_prompt_after_ms=0, reply_timeout_ms=patience_ms)
@@ -317,10 +302,10 @@ class Session:
     def release(self) -> None:
         """A client is there again: speak on, from the word that was last known to be heard."""
         self.post(ev.Configure(self._present_policy))
-        playing, reply = self._outlet.release(), self.conversation.speaker.reply
+        playing, reply = self._outlet.release(), self.view.reply
         if reply is not None and playing == reply.id:
-            heard_ms = reply.ledger.position(self.now_ms) - REPORT_TRUST_MS
-            self._perform(act.Play(reply.id, reply.ledger.word_start(max(heard_ms, 0))))
+            heard_ms = reply.playout.position(self.now_ms) - REPORT_TRUST_MS
+            self._perform(act.Play(reply.id, reply.playout.word_start(max(heard_ms, 0))))
 
     # -- the caller's audio ---------------------------------------------------------------------
 
@@ -371,7 +356,7 @@ class Session:
             return
         self.post(ev.VadScored(probability, end_ms))
         try:
-            self._ear.kept.trim(self.conversation.needed_from_ms())
+            self._ear.kept.trim(self.view.needed_from_ms())
         except Exception:
             log.exception("call %s: what it needs of the caller's audio", self.call_id)
             self._fail()

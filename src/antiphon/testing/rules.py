@@ -4,7 +4,7 @@ For tests and for traces of real calls:
 
     check_trace(path.read_text().splitlines())
 
-Knows the core's vocabulary and nothing else; keeps its own books, so that a mistake in the core's does not hide itself.
+The rules keep their own books, so that a mistake in the core's does not hide itself.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core import trace
 from antiphon.core.conversation import Conversation
 from antiphon.core.floor import TRANSITIONS, Floor
+from antiphon.observe import call_trace
 
-_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.CONTESTED)
-_SPEAKING = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED, Floor.CLOSING)
+_LISTENING = (Floor.CALLER, Floor.DECIDING, Floor.OVERLAP)
+_SPEAKING = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP, Floor.CLOSING)
 
 
 def sounds(text: str) -> str:
@@ -35,7 +35,7 @@ class _Reply:
     abandoned: bool = False
     speaks: bool = True
     text: str = ""
-    clauses: list[str] = field(default_factory=list)
+    segments: list[str] = field(default_factory=list)
     audio_ms: list[int] = field(default_factory=list)
     spoken: int = 0
     """Clauses of which no more audio may come."""
@@ -48,10 +48,10 @@ class _Reply:
     def sent_text(self) -> str:
         """Everything of which some sound has been sent."""
         text, start_ms = "", 0
-        for clause, audio_ms in zip(self.clauses, self.audio_ms, strict=True):
+        for segment, audio_ms in zip(self.segments, self.audio_ms, strict=True):
             if start_ms >= self.sent_ms:
                 break
-            text += clause
+            text += segment
             start_ms += audio_ms
         return sounds(text)
 
@@ -60,7 +60,9 @@ class CallRules:
     """Feed every step of one call; a broken rule is an AssertionError with a sentence."""
 
     def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
+        self._conversation, self._view = conversation, conversation.view
+        self._segments: dict[int, tuple[str, int]] = {}
+        """Job -> reply and segment."""
         self._replies: dict[str, _Reply] = {}
         self._floor = Floor.OPEN
         self._turns: dict[str, str] = {}
@@ -77,13 +79,12 @@ class CallRules:
         for action in out:
             assert not self._over, f"{action} after the end of the call"
             self._check(action)
-        conversation = self._conversation
-        assert conversation.floor is self._floor, "a change of floor was not told"
+        assert self._view.floor is self._floor, "a change of floor was not told"
         self._check_state()
-        due_ms = conversation.deadline()
+        due_ms = self._conversation.deadline()
         if event is None:
             assert due_ms is None or due_ms > now_ms, f"due at {due_ms} after a tick at {now_ms}"
-        needed_ms = conversation.needed_from_ms()
+        needed_ms = self._view.needed_from_ms()
         assert needed_ms >= self._kept_from_ms, "audio is needed that was said to be done with"
         self._kept_from_ms = needed_ms
 
@@ -92,14 +93,16 @@ class CallRules:
 
     def _note(self, event: ev.Event) -> None:
         match event:
-            case ev.ClauseAudio(reply, clause, ms):
+            case ev.SegmentAudio(job, ms) if job in self._segments:
+                reply, segment = self._segments[job]
                 known = self._reply(reply)
-                if clause == len(known.clauses) - 1 and clause >= known.spoken:
-                    known.audio_ms[clause] += max(ms, 0)
-            case ev.ClauseSpoken(reply, clause):
+                if segment == len(known.segments) - 1 and segment >= known.spoken:
+                    known.audio_ms[segment] += max(ms, 0)
+            case ev.SegmentComplete(job) if job in self._segments:
+                reply, segment = self._segments[job]
                 known = self._reply(reply)
-                if clause == len(known.clauses) - 1:
-                    known.spoken = clause + 1
+                if segment == len(known.segments) - 1:
+                    known.spoken = segment + 1
             case ev.AudioSent(reply, ms):
                 self._reply(reply).sent_ms = max(self._reply(reply).sent_ms, ms)
 
@@ -134,7 +137,7 @@ class CallRules:
                 state = self._turns.get(item_id)
                 assert state in ("open", "removed"), f"{item_id} ended, not open"
                 self._turns[item_id] = "taken"
-            case act.SpeechDropped(item_id) | act.CaptionFailed(item_id):
+            case act.SpeechDropped(item_id) | act.TranscriptFailed(item_id):
                 state = self._turns.get(item_id)
                 assert state in ("open", "removed"), f"{item_id} dropped, not open"
                 self._turns[item_id] = "over"
@@ -148,18 +151,19 @@ class CallRules:
                 assert not reply.began, f"{reply_id} began twice"
                 assert not any(r.live for r in self._replies.values()), "two live replies"
                 reply.began, reply.speaks = True, speaks
-            case act.Speak(reply_id, clause, text):
+            case act.Synthesize(job, reply_id, segment, text):
                 reply = self._reply(reply_id)
+                self._segments[job] = reply_id, segment
                 assert not reply.abandoned, f"{action} after it was abandoned"
-                assert clause == len(reply.clauses), "clauses out of order"
-                reply.clauses.append(text)
+                assert segment == len(reply.segments), "segments out of order"
+                reply.segments.append(text)
                 reply.audio_ms.append(0)
-            case act.Abandon(reply_id):
+            case act.CancelReply(reply_id):
                 self._reply(reply_id).abandoned = True
             case act.Play(reply_id) | act.Pause(reply_id) | act.ReplyGenerated(reply_id):
                 self._check_live(reply_id, action)
                 assert not self._reply(reply_id).abandoned, f"{action} after it was abandoned"
-            case act.Silence(reply_id):
+            case act.StopPlayout(reply_id):
                 self._check_live(reply_id, action)
             case act.ReplyWords(reply_id, text=text):
                 self._check_live(reply_id, action)
@@ -186,12 +190,11 @@ class CallRules:
         if reply.speaks and ended.status != "completed":
             assert reply.sent_text().startswith(heard), f"{ended.heard!r} was never sent"
         assert sounds(ended.heard + ended.unheard) == text, "words of the reply are missing"
-        item = self._conversation.history.find(ended.item)
+        item = self._view.history.find(ended.item)
         assert item is None or item.text == ended.heard or item.text == "", "history differs"
 
     def _check_state(self) -> None:
-        conversation = self._conversation
-        listening = conversation.listener.turn is not None
+        listening = self._view.turn_open
         assert listening == (self._floor in _LISTENING), f"a turn is open: {listening}"
         live = [r for r in self._replies.values() if r.live]
         assert len(live) == (self._floor in _SPEAKING), f"{len(live)} live replies, {self._floor}"
@@ -205,7 +208,7 @@ class CallRules:
 
 def check_trace(lines: Iterable[str]) -> None:
     """Run a trace through the core under the rules. Raises AssertionError, or TraceError for what is no trace."""
-    policy, steps = trace.read(lines)
+    policy, steps = call_trace.read(lines)
     conversation = Conversation(policy)
     rules = CallRules(conversation)
     for step in steps:

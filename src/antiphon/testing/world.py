@@ -18,11 +18,11 @@ from typing import TypeVar
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core import trace
-from antiphon.core.conversation import Conversation
+from antiphon.core.conversation import Conversation, ConversationView
 from antiphon.core.floor import Floor
 from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
+from antiphon.observe import call_trace
 
 WINDOW_MS = 32
 _WORD_MS = 300
@@ -80,7 +80,7 @@ class World:
     """What a function of ours wants said when it takes long."""
     finished: Callable[[str], float] = lambda words: 0.9
     """Words so far -> what the turn detector says."""
-    ends_here: Callable[[str], float | None] = lambda words: None
+    text_end_probability: Callable[[str], float | None] = lambda words: None
     """Words so far -> what the language model gives them to end there; None: it does not judge."""
     fail: dict[str, int] = field(default_factory=dict)
     """Action name -> how many of them fail before they work again."""
@@ -124,15 +124,19 @@ class World:
     def conversation(self) -> Conversation:
         if self._conversation is None:
             self._conversation = Conversation(self.policy)
-            self.lines.append(trace.header(self.policy))
+            self.lines.append(call_trace.header(self.policy))
         return self._conversation
+
+    @property
+    def view(self) -> ConversationView:
+        return self.conversation.view
 
     def run(self, until_ms: int) -> World:
         """Everything up to `until_ms`, or the end of the call."""
         if not self.lines:
             self.feed(ev.Started())
             self._schedule(self.now_ms + WINDOW_MS, self._window)
-        while self.conversation.floor is not Floor.ENDED:
+        while self.floor is not Floor.ENDED:
             due_ms = self.conversation.deadline()
             next_ms = self._queue[0][0] if self._queue else None
             if due_ms is not None and (next_ms is None or due_ms <= next_ms):
@@ -161,7 +165,7 @@ class World:
 
     def _record(self, event: ev.Event | None, out: list[act.Action]) -> None:
         if out or event is not None:
-            self.lines.append(trace.line(self.now_ms, event, out))
+            self.lines.append(call_trace.line(self.now_ms, event, out))
         for action in out:
             self.log.append((self.now_ms, action))
             self._perform(action)
@@ -170,7 +174,7 @@ class World:
 
     @property
     def floor(self) -> Floor:
-        return self.conversation.floor
+        return self.view.floor
 
     def actions(self, kind: type[A]) -> list[A]:
         return [a for _, a in self.log if isinstance(a, kind)]
@@ -184,7 +188,7 @@ class World:
 
     def transcript(self) -> list[tuple[str, str]]:
         """(role, text) of everything the language model is told."""
-        return [(i.role, i.text) for i in self.conversation.history.snapshot()]
+        return [(i.role, i.text) for i in self.view.history.snapshot()]
 
     # -- the world's parts ----------------------------------------------------------------------
 
@@ -225,17 +229,17 @@ class World:
                 self._transcribe(action)
             case act.ScoreTurn():
                 p = self.finished(self._words(action.start_ms, action.end_ms))
-                self._later(self.delays.score, ev.TurnScored(action.turn, action.attempt, p))
+                self._later(self.delays.score, ev.TurnScored(action.job, p))
             case act.Generate():
                 self._generate(action)
-            case act.Speak():
-                self._speak(action)
+            case act.Synthesize():
+                self._synthesize(action)
             case act.RunTool():
                 if self.ours:
                     self._later(0, ev.ToolStarted(action.call.call_id, self.filler))
                 result = ev.ToolReturned(action.call.call_id, f"result of {action.call.name}")
                 self._later(self.delays.tool, result)
-            case act.Abandon():
+            case act.CancelReply():
                 self._dead.add(action.reply)
             case act.Play():
                 self._outlet += 1
@@ -243,58 +247,58 @@ class World:
                 outlet = self._outlet
                 # Like the session's: never in the middle of the event that asked for it.
                 self._schedule(self.now_ms, lambda: self._send(action.reply, outlet))
-            case act.Pause() | act.Silence():
+            case act.Pause() | act.StopPlayout():
                 self._outlet += 1
 
     def _transcribe(self, action: act.Transcribe) -> None:
         a = action
         if self._fails("Transcribe"):
-            self._later(10, ev.TranscriptFailed(a.turn, a.attempt, "scripted failure", a.partial))
+            self._later(10, ev.JobFailed(a.job, "scripted failure"))
             return
         text = self._words(a.start_ms, a.end_ms)
-        self._later(self.delays.transcribe, ev.Transcribed(a.turn, a.attempt, text, a.partial))
+        self._later(self.delays.transcribe, ev.Transcribed(a.job, text))
 
     def _generate(self, action: act.Generate) -> None:
-        reply, delay_ms = action.reply, self.delays.first_token
+        job, reply, delay_ms = action.job, action.reply, self.delays.first_token
         asked = next((i.text for i in reversed(action.history) if i.role == "user"), "")
         words = self.reply(asked).split()
-        judged = self.ends_here(asked) if action.judge_words else None
+        judged = self.text_end_probability(asked) if action.score_text_end else None
         if judged is not None:
-            self._later(self.delays.score, ev.WordsJudged(reply, judged), reply)
+            self._later(self.delays.score, ev.TextEndScored(job, judged), reply)
         fails = self._fails("Generate")
         if fails:
             words = words[: self.fail_after_words]
         for index, word in enumerate(words):
             piece = f"{word} " if fails or index < len(words) - 1 else word
-            self._later(delay_ms, ev.ReplyText(reply, piece), reply)
+            self._later(delay_ms, ev.ReplyText(job, piece), reply)
             delay_ms += self.delays.token
         if fails:
-            self._later(delay_ms, ev.ReplyFailed(reply, "scripted failure"), reply)
+            self._later(delay_ms, ev.JobFailed(job, "scripted failure"), reply)
             return
         calls = self.calls(action.history)
         for call in calls:
             for piece in filter(None, (call.arguments[:1], call.arguments[1:])):
-                part = ev.ReplyToolText(reply, call.call_id, call.name, piece)
+                part = ev.ReplyToolText(job, call.call_id, call.name, piece)
                 self._later(delay_ms, part, reply)
-            self._later(delay_ms, ev.ReplyTool(reply, call), reply)
+            self._later(delay_ms, ev.ReplyTool(job, call), reply)
         finish = "tool_calls" if calls else "stop"
-        self._later(delay_ms, ev.ReplyComplete(reply, finish, 20, len(words), 10), reply)
+        self._later(delay_ms, ev.ReplyComplete(job, finish, 20, len(words), 10), reply)
 
-    def _speak(self, action: act.Speak) -> None:
-        reply, clause = action.reply, action.clause
-        if self._fails("Speak"):
-            self._later(20, ev.ClauseFailed(reply, clause, "scripted failure"), reply)
+    def _synthesize(self, action: act.Synthesize) -> None:
+        job, reply = action.job, action.reply
+        if self._fails("Synthesize"):
+            self._later(20, ev.JobFailed(job, "scripted failure"), reply)
             return
         length_ms = len(action.text.split()) * _WORD_MS
-        self._later(self.delays.speak, ev.ClauseAudio(reply, clause, length_ms), reply)
-        self._later(self.delays.speak, ev.ClauseSpoken(reply, clause), reply)
+        self._later(self.delays.speak, ev.SegmentAudio(job, length_ms), reply)
+        self._later(self.delays.speak, ev.SegmentComplete(job), reply)
 
     def _send(self, reply: str, outlet: int) -> None:
         """Audio leaves in real time with a small lead, like the session's."""
         if outlet != self._outlet or reply in self._dead:
             return
-        live = self.conversation.speaker.reply
-        made_ms = live.ledger.total_ms if live is not None and live.id == reply else 0
+        live = self.view.reply
+        made_ms = live.playout.total_ms if live is not None and live.id == reply else 0
         if self._sent_ms < made_ms:
             self._sent_ms = min(self._sent_ms + _SEND_MS, made_ms) if self.paced else made_ms
             self.feed(ev.AudioSent(reply, self._sent_ms))

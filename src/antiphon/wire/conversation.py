@@ -30,7 +30,8 @@ from typing import Any
 import msgspec
 
 from antiphon.core import actions as act
-from antiphon.core.record import TurnRecord
+from antiphon.core.floor import Floor
+from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import ProtocolError, suggest
 
 EXTENSIONS = tuple("clear played floor heard turn items settings commit resume notice".split())
@@ -43,6 +44,15 @@ MAX_FRAME_CHARS = 256 << 10
 """A longer text frame is not even parsed."""
 _MAX_NAME_CHARS = 200
 _RATES_HZ = (4_000, 192_000)
+_FLOOR_STATES = {Floor.OVERLAP: "contested"}
+"""Names that this protocol has had longer than the core its own."""
+_RECORD_FIELDS = {
+    "false_interruptions": "false_alarms",
+    "preemptive_generations": "speculations",
+    "preemptive_used": "speculation_used",
+    "text_end_probability": "ends_here",
+}
+"""The same of a turn record's fields."""
 
 
 class Start(msgspec.Struct, tag_field="type", tag="start"):
@@ -329,7 +339,7 @@ class Encoder:
 
     def encode(self, action: act.Action) -> list[str]:
         match action:
-            case act.Caption():
+            case act.Transcript():
                 return [
                     self._tagged("transcript", action.item, text=action.text, is_final=action.final)
                 ]
@@ -346,7 +356,7 @@ class Encoder:
             case act.Fault():
                 return self._fault(action)
             case act.FloorChanged() if "floor" in self.extensions:
-                return [frame("floor", state=action.floor.value)]
+                return [frame("floor", state=_FLOOR_STATES.get(action.floor, action.floor.value))]
             case act.ItemRemoved() | act.SpeechDropped() if "items" in self.extensions:
                 return [frame("withdrawn", item=action.item)]
             case act.TurnRecorded() if "turn" in self.extensions:
@@ -393,4 +403,7 @@ class Encoder:
 
 def record_fields(record: TurnRecord) -> dict[str, Any]:
     """A turn record as plain JSON values."""
-    return {**dataclasses.asdict(record), "voice_to_voice_ms": record.voice_to_voice_ms}
+    fields = {
+        _RECORD_FIELDS.get(name, name): value for name, value in dataclasses.asdict(record).items()
+    }
+    return {**fields, "voice_to_voice_ms": record.voice_to_voice_ms}

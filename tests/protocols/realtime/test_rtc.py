@@ -30,7 +30,7 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def history(served: Served) -> list[tuple[str, str]]:
     (session,) = served.calls._sessions.values()
-    return [(item.role, item.text) for item in session.conversation.history]
+    return [(item.role, item.text) for item in session.view.history]
 
 
 def test_a_spoken_turn(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def session_of(served: Served) -> Session:
 
 
 def history_of(session: Session) -> list[tuple[str, str]]:
-    return [(item.role, item.text) for item in session.conversation.history]
+    return [(item.role, item.text) for item in session.view.history]
 
 
 def llm_of(served: Served) -> Any:

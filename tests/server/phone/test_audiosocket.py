@@ -112,7 +112,7 @@ def test_an_interruption_is_immediate(tmp_path: Path) -> None:
             asterisk.speak(660, silence_ms=0)
             await until(lambda: bool(phone.served.calls) and _stopped(asterisk))
             session = next(iter(phone.served.calls._sessions.values()))
-            heard = session.conversation.history.last("assistant")
+            heard = session.view.history.last("assistant")
             assert heard is not None
             assert not heard.complete
 
@@ -128,7 +128,7 @@ def test_keys_are_told(tmp_path: Path) -> None:
             asterisk.writer.write(wire.encode_digit("1") + wire.encode_digit("2"))
             await until(lambda: asterisk.loud() > 3)
             session = next(iter(phone.served.calls._sessions.values()))
-            said = session.conversation.history.last("user")
+            said = session.view.history.last("user")
             assert said is not None
             assert "1 2" in said.text
 

@@ -210,7 +210,7 @@ def test_a_model_that_dies_in_mid_call(kind: str, tmp_path: Path) -> None:
     options = {
         f"models__options__{kind}__scripted": {**OPTIONS[kind], "fail_on": [request]},
         # Without guesses, so that it is known which request fails.
-        "conversation__speculate_after_ms": 0,
+        "conversation__preemptive_generation_after_ms": 0,
         "conversation__transcribe_ahead": False,
         "conversation__partial_every_ms": 0,
     }

@@ -76,7 +76,7 @@ def test_a_key_stops_the_agent(tmp_path: Path) -> None:
             await line.wait("media", 3)
             await press(line, "0")
             await line.wait("clear")
-            await until(lambda: session_of(served).conversation.floor is Floor.OPEN)
+            await until(lambda: session_of(served).view.floor is Floor.OPEN)
             role, text = history_of(session_of(served))[1]
             assert role == "assistant"
             assert len(text.split()) < 26

@@ -112,13 +112,11 @@ def test_the_goodbye_is_played_out_before_the_line_is_cut(tmp_path: Path) -> Non
     async def main() -> None:
         options = {
             "models__options__llm__scripted": {"tools": {"time": call}},
-            "conversation__playback_grace_ms": 60_000,
+            "conversation__playout_grace_ms": 60_000,
         }
         async with serving(tmp_path, **options) as served, phone_call(served, echo=False) as line:
             await line.speak(QUESTION)
-            await until(
-                lambda: session_of(served).conversation.floor is Floor.CLOSING, "no goodbye"
-            )
+            await until(lambda: session_of(served).view.floor is Floor.CLOSING, "no goodbye")
             await until(lambda: len(line.heard()) == 8 * 300)
             assert line.closed is None, "the caller has not heard it yet"
             await line.echo_all()

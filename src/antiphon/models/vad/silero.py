@@ -2,7 +2,7 @@
 
 Source: the model's own interface (snakers4/silero-vad): a window is preceded by the last samples of
 the window before it, and a recurrent state [2, calls, 128] goes from run to run. Does not know
-thresholds, turns or when speech starts: that is `core/vad_gate`.
+thresholds, turns or when speech starts: that is `core/vad`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ over. Here that is the policy's decision: `conversation.plain_silence_ms = 300` 
 the *speech* for so many frames, before any of the policy's waiting begins, and makes the recorded end of speech
 later by as much; it is 0 unless asked for.
 
-Does not know thresholds, turns or when speech starts: that is `core/vad_gate`.
+Does not know thresholds, turns or when speech starts: that is `core/vad`.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class ClientEvents:
                 "type",
             )
         if view.live_reply is not None:
-            yield Post(ev.CancelReply(view.live_reply[0]))
+            yield Post(ev.RequestCancel(view.live_reply[0]))
         yield ClearPlayback()
 
     # -- audio ------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class ClientEvents:
             raise RealtimeError(
                 "Cancellation failed: no active response found", "response_cancel_not_active"
             )
-        yield Post(ev.CancelReply(active.reply))
+        yield Post(ev.RequestCancel(active.reply))
         self._told.cancel_asked()
 
 

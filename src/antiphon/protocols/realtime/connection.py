@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.core.history import History
+from antiphon.core.history import HistoryView
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ConfigError, ModelError
 from antiphon.models.pool import Work
@@ -122,15 +122,15 @@ class ObservedCall:
 
     @property
     def auto_turns(self) -> bool:
-        return self._call.conversation.policy.auto_turns
+        return self._call.view.policy.auto_turns
 
     @property
-    def history(self) -> History:
-        return self._call.conversation.history
+    def history(self) -> HistoryView:
+        return self._call.view.history
 
     @property
     def live_reply(self) -> tuple[str, str] | None:
-        live = self._call.conversation.speaker.reply
+        live = self._call.view.reply
         return (live.id, live.item) if live is not None and live.committed else None
 
     @property
@@ -138,7 +138,7 @@ class ObservedCall:
         return self._calls.models.info(Kind.TTS).voices
 
     def is_taken(self, core_id: str) -> bool:
-        return self._call.conversation.is_taken(core_id)
+        return self._call.view.is_taken(core_id)
 
     def runs(self, name: str) -> bool:
         return self._call.runs(name)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from antiphon.audio.framing import Pcm16
 from antiphon.core.events import Event
-from antiphon.core.history import History, Item
+from antiphon.core.history import Item
 from antiphon.core.policy import Policy
 from antiphon.protocols.realtime.frames import Send
 from antiphon.protocols.realtime.responses import Response
@@ -33,7 +33,7 @@ class CallView(Protocol):
         ...
 
     @property
-    def history(self) -> History: ...
+    def history(self) -> HistoryView: ...
     @property
     def live_reply(self) -> tuple[str, str] | None:
         """Id and history item of the reply that the client knows of and that has not ended."""

@@ -249,7 +249,7 @@ class InputAudioBuffer:
             self._speech_stopped(item, _NOW_MS)
         self._turn = "" if self._turn == item else self._turn
 
-    def caption(self, caption: act.Caption) -> None:
+    def caption(self, caption: act.Transcript) -> None:
         heard = self._turns.get(caption.item)
         if heard is None:
             return

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from antiphon.audio.resample import Resampler
-from antiphon.core.clauses import ClauseCutter
 from antiphon.core.history import ToolRequest
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.errors import AntiphonError, RequestError, told
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
@@ -110,7 +110,7 @@ class OutOfBand:
         self._flush()
 
     async def _generate(self, response: Response, request: LlmRequest, agent: Agent) -> None:
-        cutter = ClauseCutter(first_words=0, max_chars=_CLAUSE_CHARS)
+        cutter = TextSegmenter(first_words=0, max_chars=_CLAUSE_CHARS)
         speaks = response.terms.modality == "audio"
         usage, finish, limit = Usage(), "stop", ReplyLimit(self._max_reply_chars)
         asked = LlmRequest(

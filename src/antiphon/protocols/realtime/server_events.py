@@ -143,9 +143,9 @@ class ServerEvents:
         match action:
             case act.SpeechBegan() | act.SpeechEnded() | act.SpeechDropped() | act.SilencePassed():
                 self.buffer.speech(action, view)
-            case act.Caption():
+            case act.Transcript():
                 self.buffer.caption(action)
-            case act.CaptionFailed(item, reason):
+            case act.TranscriptFailed(item, reason):
                 self.buffer.caption_failed(item, reason, view)
             case act.ItemAdded(item, _):
                 self._item_added(item.id)

@@ -110,9 +110,9 @@ class UnmuteDoor:
             case act.SpeechDropped(item):
                 self._captions.pop(item, None)
                 self.emit("input_audio_buffer.speech_stopped")
-            case act.CaptionFailed(item):
+            case act.TranscriptFailed(item):
                 self._captions.pop(item, None)
-            case act.Caption(item, text, final):
+            case act.Transcript(item, text, final):
                 self._caption(item, text, final)
             case act.ReplyBegan():
                 self._sent = self._told = 0
@@ -133,9 +133,9 @@ class UnmuteDoor:
     def send_audio(self, reply: str, pcm: Pcm16) -> None:
         self._sound(pcm)
         self._sent += len(pcm)
-        live = self.call.conversation.speaker.reply
+        live = self.call.view.reply
         if live is not None and live.id == reply:
-            self._tell(live.ledger.heard(self._sent * 1000 // VOICE_RATE_HZ)[0])
+            self._tell(live.playout.heard(self._sent * 1000 // VOICE_RATE_HZ)[0])
 
     def drop_audio(self, reply: str) -> None:
         """What was sent will be heard."""
@@ -182,7 +182,7 @@ class UnmuteDoor:
             self.call.post(ev.Finish("the agent said goodbye"))
 
     def chat_history(self) -> list[dict[str, str]]:
-        history = self.call.conversation.history.snapshot()
+        history = self.call.view.history.snapshot()
         told = [(i.role, i.text) for i in history if i.role in ("user", "assistant")]
         prompt = self.call.agent.prompt
         return [{"role": role, "content": text} for role, text in (("system", prompt), *told)]

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from antiphon.audio.encoding import CONTENT_TYPES, StreamEncoder
 from antiphon.audio.framing import Pcm16
 from antiphon.audio.resample import Resampler
-from antiphon.core.clauses import ClauseCutter
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.models.ports import Kind, SpeechRequest
 from antiphon.server.openai_http.work import Admitted, Job, job_for, openai_errors, stream
 from antiphon.wire.openai_http import speech as wire
@@ -72,7 +72,7 @@ async def _pcm(job: Job, ask: wire.SpeechAsk) -> AsyncGenerator[Pcm16, None]:
     """Clause by clause at `RATE_HZ`."""
     resampler: Resampler | None = None
     rate_hz = 0
-    for clause in _clauses(ask.input, job.settings.conversation.max_clause_chars):
+    for clause in _clauses(ask.input, job.settings.conversation.max_segment_chars):
         async with aclosing(
             job.models.synthesize(_request(job, ask, clause), work=job.work())
         ) as made:
@@ -90,7 +90,7 @@ async def _pcm(job: Job, ask: wire.SpeechAsk) -> AsyncGenerator[Pcm16, None]:
 
 def _clauses(text: str, max_chars: int) -> list[str]:
     """Cut where a speaker would breathe; never in the first words, for nobody waits for this on the phone."""
-    cutter = ClauseCutter(first_words=0, max_chars=max_chars)
+    cutter = TextSegmenter(first_words=0, max_chars=max_chars)
     return [*cutter.feed(text), *cutter.flush()]
 
 

@@ -44,7 +44,7 @@ _READ_BYTES = 4_096
 _MAX_UNSENT_BYTES = 64_000
 """Four seconds that the peer has not taken: it has stopped reading."""
 _REPORT_FRAMES = 5
-_TAKEN_BACK = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
+_TAKEN_BACK = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP)
 _FRAME_S = wire.FRAME_MS / 1000
 _BEHIND_S = 0.2
 """After a pause of the whole process, time is let go: a burst would only queue at the peer."""
@@ -236,7 +236,7 @@ class _Line:
             self._door.session = session
             self._keypad = Keypad(
                 lambda keys: session.post(
-                    ev.Typed(f"(The caller pressed on the telephone: {' '.join(keys)})")
+                    ev.UserText(f"(The caller pressed on the telephone: {' '.join(keys)})")
                 ),
                 settings.phone.keypad_pause_ms / 1000,
             )
@@ -289,9 +289,9 @@ class _Line:
 
     def _on_key(self, session: Session, digit: str) -> None:
         """A key stops the agent, as on every telephone."""
-        conversation = session.conversation
+        conversation = session.view
         if conversation.floor in _TAKEN_BACK and conversation.policy.interruptible:
-            session.post(ev.CancelReply())
+            session.post(ev.RequestCancel())
         assert self._keypad is not None
         self._keypad.press(digit)
 

@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from antiphon.core.record import TurnRecord
+from antiphon.core.turn_record import TurnRecord
 from antiphon.server.security import authorize_or_local
 
 router = APIRouter(tags=["phone"])

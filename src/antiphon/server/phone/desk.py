@@ -58,7 +58,7 @@ class Desk:
         finally:
             self.log.add_records("stream", call_sid or session.call_id, session.records)
             if call_sid:
-                self.memory.keep(call_sid, session.conversation.history.snapshot())
+                self.memory.keep(call_sid, session.view.history.snapshot())
 
     def _watch(self, call_sid: str, session: Session) -> None:
         call = self.outbound.of_sid(call_sid)

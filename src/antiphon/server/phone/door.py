@@ -28,7 +28,7 @@ _MARK_MS = 120
 """Audio in one frame, at most; a mark follows each."""
 _LEAD_MS = 240
 _FRAME_MS = 20
-_SPEAKING = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED, Floor.CLOSING)
+_SPEAKING = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP, Floor.CLOSING)
 
 
 class PhoneDoor:

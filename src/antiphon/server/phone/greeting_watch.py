@@ -46,7 +46,7 @@ class GreetingWatch:
         if self._over:
             return
         for action in out:
-            if isinstance(action, act.Caption):
+            if isinstance(action, act.Transcript):
                 self._words[action.item] = action.text
         if isinstance(event, ev.VadScored):
             self._hear(session, event)
@@ -84,9 +84,9 @@ class GreetingWatch:
             self._over = True
             session.post(ev.Finish("an answering machine"))
             return
-        policy = session.conversation.policy
+        policy = session.view.policy
         session.post(ev.Configure(replace(policy, auto_reply=False, idle_prompt_after_ms=0)))
-        session.post(ev.CancelReply())
+        session.post(ev.RequestCancel())
 
     def _wait_for_beep(self, session: Session) -> None:
         if self._over:

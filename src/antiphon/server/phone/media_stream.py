@@ -51,7 +51,7 @@ _TOLD_ERRORS = 5
 _CLOSE_NORMAL, _CLOSE_UNSUPPORTED, _CLOSE_POLICY, _CLOSE_BUSY = 1000, 1003, 1008, 1013
 _MAX_REASON_BYTES = 123
 _GONE = (WebSocketDisconnect, TimeoutError, OSError, RuntimeError)
-_TAKEN_BACK = (Floor.THINKING, Floor.AGENT, Floor.CONTESTED)
+_TAKEN_BACK = (Floor.THINKING, Floor.AGENT, Floor.OVERLAP)
 """A key stops the agent in these; a goodbye is not stopped, for that would end the call."""
 
 
@@ -300,12 +300,12 @@ class Stream:
 
     def _on_key(self, session: Session, keypad: Keypad, digit: str) -> None:
         """A key stops the agent at once: nobody presses one by mistake."""
-        if session.conversation.floor in _TAKEN_BACK and session.conversation.policy.interruptible:
-            session.post(ev.CancelReply())
+        if session.view.floor in _TAKEN_BACK and session.view.policy.interruptible:
+            session.post(ev.RequestCancel())
         keypad.press(digit)
 
     def _on_keys(self, keys: str) -> None:
-        self._post(ev.Typed(f"(The caller pressed on the telephone: {' '.join(keys)})"))
+        self._post(ev.UserText(f"(The caller pressed on the telephone: {' '.join(keys)})"))
 
     # -- trouble --------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from antiphon.audio.encoding import StreamEncoder, wav_header
 from antiphon.audio.framing import Framer, Pcm16, pcm_to_bytes, pcm_to_float
-from antiphon.core.clauses import ClauseCutter
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.errors import AntiphonError, BusyError, ProtocolError, suggest
 from antiphon.server.openai_http.work import job_for, openai_errors, stream
 from antiphon.server.services.cloning import voice_of_numbers
@@ -150,8 +150,8 @@ class _Reading:
         self._peer, self._streams, self._form = peer, streams, form
         self._manner = manner
         self._place = place
-        self._cutter = ClauseCutter(
-            first_words=policy.first_clause_words, max_chars=policy.max_clause_chars
+        self._cutter = TextSegmenter(
+            first_words=policy.first_segment_words, max_chars=policy.max_segment_chars
         )
         self._clauses: asyncio.Queue[str | None] = asyncio.Queue(_MAX_WAITING)
         self._chars = 0
@@ -246,7 +246,7 @@ async def speak_whole(request: Request, principal: MoshiAdmitted) -> Response:
 
         async def body() -> AsyncGenerator[bytes, None]:
             head = wav_header(moshi.RATE_HZ, None)
-            max_chars = job.settings.conversation.max_clause_chars
+            max_chars = job.settings.conversation.max_segment_chars
             async with aclosing(said(speaker, text, max_chars)) as speech:
                 async for pcm in speech:
                     job.spend(len(pcm) / moshi.RATE_HZ)

@@ -13,7 +13,7 @@ import numpy as np
 
 from antiphon.audio.framing import Pcm16
 from antiphon.audio.resample import Resampler
-from antiphon.core.clauses import ClauseCutter
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.models.pool import ModelSet, Work
 from antiphon.models.ports import Kind, SpeechRequest
 
@@ -51,7 +51,7 @@ def known_voice(models: ModelSet, name: str, otherwise: str = "") -> str:
 
 def clauses(text: str, max_chars: int) -> list[str]:
     """Cut where a speaker would breathe."""
-    cutter = ClauseCutter(first_words=0, max_chars=max_chars)
+    cutter = TextSegmenter(first_words=0, max_chars=max_chars)
     return [*cutter.feed(text), *cutter.flush()]
 
 

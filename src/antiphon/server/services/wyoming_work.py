@@ -14,7 +14,7 @@ import numpy as np
 
 from antiphon.audio.framing import Pcm16, mix_to_mono, pcm_from_bytes, pcm_to_bytes
 from antiphon.audio.resample import Resampler
-from antiphon.core.clauses import ClauseCutter
+from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.errors import AudioError, BusyError
 from antiphon.models.pool import ModelSet
 from antiphon.models.ports import STT_RATE_HZ, Kind
@@ -109,7 +109,7 @@ class Reader:
 
     def __init__(self, streams: Streams, send: Send) -> None:
         self._streams, self._send = streams, send
-        self._cutter: ClauseCutter | None = None
+        self._cutter: TextSegmenter | None = None
         self._waiting: list[str] = []
         self._manner = Manner()
         self._chars = 0
@@ -126,7 +126,7 @@ class Reader:
             case "synthesize-start":
                 policy = self._streams.settings.conversation
                 self._manner, self._waiting, self._chars = self._manner_of(event), [], 0
-                self._cutter = ClauseCutter(first_words=0, max_chars=policy.max_clause_chars)
+                self._cutter = TextSegmenter(first_words=0, max_chars=policy.max_segment_chars)
             case "synthesize-chunk" if self._cutter is not None:
                 text = event.text("text")
                 self._chars += len(text)
@@ -146,7 +146,7 @@ class Reader:
             raise BusyError(f"the text is over {_MAX_CHARS} characters; cut it")
 
     def _cut(self, text: str) -> list[str]:
-        return clauses(text, self._streams.settings.conversation.max_clause_chars)
+        return clauses(text, self._streams.settings.conversation.max_segment_chars)
 
     def _manner_of(self, event: Event) -> Manner:
         voice, agent = event.group("voice"), self._streams.settings.agent

@@ -125,7 +125,7 @@ async def _speech(job: Job, ask: wire.SpeechBody) -> AsyncGenerator[Pcm16, None]
     agent, code = job.settings.agent, ask.language.lower()
     manner = Manner(agent.voice if name is None else name, _SHORT_CODES.get(code, code), ask.speed)
     speaker = Speaker(job.models, job.work(), manner)
-    max_chars = job.settings.conversation.max_clause_chars
+    max_chars = job.settings.conversation.max_segment_chars
     async with aclosing(said(speaker, ask.text, max_chars)) as speech:
         async for pcm in speech:
             job.spend(len(pcm) / wire.RATE_HZ)
