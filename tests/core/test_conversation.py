@@ -332,3 +332,20 @@ def test_starting_twice_greets_once(call: Call) -> None:
     world.at(300, ev.Started())
     world.run(3_000)
     assert world.said() == ["Good morning."]
+
+
+def test_a_transcript_names_the_stale_one_that_it_replaces(call: Call) -> None:
+    world = call(Speech(600, 1_000, "what time"), Speech(2_100, 800, "is it now"))
+    world.hang("Transcribe")
+    world.run(3_500)
+    asked = [action for action in world.actions(act.Transcribe) if not action.partial]
+    assert len(asked) >= 2
+    assert [action.replaces for action in asked] == [0, *(action.job for action in asked[:-1])]
+
+
+def test_a_transcript_after_one_that_came_replaces_none(call: Call) -> None:
+    world = call(Speech(600, 1_000, "what time is it"), Speech(9_000, 1_000, "and in Oslo"))
+    world.run(12_000)
+    asked = [action for action in world.actions(act.Transcribe) if not action.partial]
+    assert len(asked) >= 2
+    assert all(action.replaces == 0 for action in asked)

@@ -46,17 +46,17 @@ def test_attempts_at_a_turn_do_not_pile_up() -> None:
             Outlet(RecordingDoor(), lambda reply, ms: None),
             posted.append,
         )
-        runners.transcribe(act.Transcribe(1, 0, 0, 100, partial=True))
-        for attempt in range(1, 101):
-            runners.transcribe(act.Transcribe(1, attempt, 0, 100 * attempt))
-            await until(lambda due=attempt + 1: models.asked == due)  # type: ignore[misc]
+        runners.transcribe(act.Transcribe(1, 0, 100, partial=True))
+        for job in range(2, 102):
+            stale = job - 1 if job > 2 else 0
+            runners.transcribe(act.Transcribe(job, 0, 100 * job, replaces=stale))
+            await until(lambda due=job: models.asked == due)  # type: ignore[misc]
             assert models.waiting <= 3  # the stale one is leaving
-        runners.transcribe(act.Transcribe(2, 1, 0, 100))  # another turn's stands beside it
+        runners.transcribe(act.Transcribe(102, 0, 100))  # another turn's stands beside it
         await until(lambda: models.waiting == 3)
         models.gate.set()
         await until(lambda: len(posted) == 3)
-        found = {(e.turn, e.attempt) for e in posted if isinstance(e, ev.Transcribed)}
-        assert found == {(1, 0), (1, 100), (2, 1)}
+        assert {e.job for e in posted if isinstance(e, ev.Transcribed)} == {1, 101, 102}
         await runners.close()
 
     run(main())

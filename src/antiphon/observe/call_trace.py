@@ -41,7 +41,7 @@ class CallTrace:
     def __init__(self, policy: Policy, call_id: str = "") -> None:
         self.lines = [header(policy)]
         self._call_id = call_id
-        self._chars = len(self.lines[0])
+        self._chars = 0
 
     def take(self, now_ms: int, event: events.Event | None, out: list[actions.Action]) -> None:
         """A step of the call. A tick from which nothing came is left out."""

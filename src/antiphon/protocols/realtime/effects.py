@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from antiphon.audio.framing import Pcm16
 from antiphon.core.events import Event
-from antiphon.core.history import Item
+from antiphon.core.history import HistoryView, Item
 from antiphon.core.policy import Policy
 from antiphon.protocols.realtime.frames import Send
 from antiphon.protocols.realtime.responses import Response
