@@ -1,0 +1,1 @@
+"""Fuzzers: damaged input for what strangers reach. `make fuzz` runs each module here that has a `main`."""
