@@ -280,8 +280,8 @@ def test_what_a_failed_request_held_is_freed_at_once(
                         await anext(found)
                 else:
                     await setup.chain.run(ask, "call")
-            except ModelError as error:  # `pytest.raises` would hold it
-                assert "broken" in str(error)
+            except ModelError:  # `pytest.raises` would hold it
+                pass
             else:
                 pytest.fail("it did not fail")
 
