@@ -224,7 +224,9 @@ def test_a_bench_that_is_ended_ends_its_servers(command: Command) -> None:
         assert running.stderr is not None
         assert "calls" in running.stderr.readline()
         children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        ends = [os.pidfd_open(int(child)) for child in children]  # the server, and a decoder of files
+        ends = [
+            os.pidfd_open(int(child)) for child in children
+        ]  # the server, and a decoder of files
         assert ends
         running.terminate()
         assert running.wait(30) == 143
