@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 
 # -- MP4: ISO/IEC 14496-12 -----------------------------------------------------------------------------
@@ -146,3 +147,16 @@ def riff_lists() -> dict[str, bytes]:
         "a list in a list": wav(chunk(b"LIST", b"INFO" + list_chunk(1_000) * 100)),
         "a long tag": wav(list_chunk(1, bytes(8 << 20))),
     }
+
+
+# -- SWF -----------------------------------------------------------------------------------------------
+
+DAMAGED_SWF = base64.b64decode(
+    "RldTBAAAQAZwAAyAAAB9AAAKcBdGCw4uOhEAAP8E1AA1pFejRzBwEAQBB0Hwf5Ddy/hj241bKj4Ho/+DFe3EN1RMv+cXfPSX0W1b"
+    "7L/tF+xwLOemWW6xiFM4FCuzfoE6AHHZhUuuBkoS0azx1poPpuuQnJvhk/oo2euLHQkiIZVCIQIdT0Z+swj79Wy/i6akgCT64CRQ"
+    "MXFTPD44OZMUYf44x/zjiQIAMW40JOP/9akyyDJkMLmHXTTc+Rk0yuUDZyfOD0I1iXgMRU3wMEGdwxK6QMuX2Urv/9i9VqY6//7P"
+    "/F//9FGqyvpVMgSUMijLMt1CNNJzMLFHgjSoujo0iMdaMKCCJTRakMwEU2qlGTN0eFfRH+p7V27t6Kv6/P6neMr+Pt6Pej/R91v1"
+    "pqJgQjSqAIcGWyGauTR02omGFCDxqBb+QacgITGGJgwZ2CHGrmcaVX5AAP/ndTfGf0Uf6Ue//X/01ACvr4CIgjzUsPvA6gB6DGZC"
+    "tOsejSl4zhh0ogGa/k9vmuwiCJh1AMUedlZsN5mmHQaLy5lE8mBAEw8="
+)
+"""A track that is found only while the file is read. Found by `fuzz.decoders`, and made as short as it could be."""

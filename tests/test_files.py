@@ -45,7 +45,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "full": (lambda path: path.symlink_to("/dev/full"), "it is a device"),
     "loop": (loop, "symbolic links"),
     "dangling": (lambda path: path.symlink_to("nothing"), "No such file"),
-    "huge": (sparse, "larger than"),
+    "huge": (sparse, "too large"),
     "binary": (lambda path: path.write_bytes(b"ab\xff\xfe\x00"), "not text in UTF-8 \\(byte 3"),
     "utf-16": (lambda path: path.write_text("a = 1", "utf-16"), "not text in UTF-8"),
 }

@@ -53,7 +53,7 @@ def read_bytes(path: Path, max_bytes: int, error: type[AntiphonError] = Antiphon
         raise error(f"cannot read {_shown(path)}: {_reason(found)}") from None
     if len(data) > max_bytes:
         raise error(
-            f"{_shown(path)} is larger than {_size(max_bytes)}, the limit for such a file; is it the right one?"
+            f"{_shown(path)} is too large: more than {_size(max_bytes)}, the limit for such a file; is it right?"
         )
     return data
 

@@ -145,11 +145,13 @@ def test_declared_samples_fill_no_memory(
 ) -> None:
     """26 kB that would take 8 GB."""
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    others_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of tests before this one
     found = attempt(harmful.mp4(tracks, samples, composition_offsets=offsets))
     assert isinstance(found, Decoded) or "takes too much memory" in str(found)
     own.close()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 32 << 10
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 512 << 10
+    children_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert children_kb <= max(512 << 10, others_kb)
 
 
 @pytest.mark.parametrize("name", harmful.riff_lists())
@@ -363,14 +365,12 @@ def test_a_decoder_has_nothing_of_the_servers(
         assert other.decoder.close()
 
 
-def test_a_path_and_a_pipe(tmp_path: Path) -> None:
-    """A file that can be sought in, and one that cannot."""
+def test_a_path(tmp_path: Path) -> None:
+    """A file that can be sought in. A pipe is refused rather than waited for."""
     path = tmp_path / "a.wav"
     path.write_bytes(encode_file(np.zeros(16_000, np.int16), 16_000, "wav"))
     assert decode_file(path).duration_s == pytest.approx(1.0)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with ThreadPoolExecutor(1) as threads:
-        writing = threads.submit(pipe.write_bytes, path.read_bytes())
-        assert decode_file(pipe).duration_s == pytest.approx(1.0)
-        writing.result(PATIENCE_S)
+    with pytest.raises(AudioError, match="it is a pipe; name a regular file"):
+        decode_file(pipe)

@@ -113,7 +113,11 @@ def test_dial_without_a_server() -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("prompt = ", "not valid TOML"), ("agent = 1", "a table"), ("x" * 200_000, "too large")],
+    [
+        ("prompt = ", "not valid TOML"),
+        ("agent = 1", "a table"),
+        ("x" * 200_000, "too large"),
+    ],
 )
 def test_agent_files(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "agent.toml"

@@ -335,8 +335,10 @@ def test_starting_twice_greets_once(call: Call) -> None:
 
 
 def test_a_transcript_names_the_stale_one_that_it_replaces(call: Call) -> None:
-    world = call(Speech(600, 1_000, "what time"), Speech(2_100, 800, "is it now"))
+    world = call()
     world.hang("Transcribe")
+    world.speak(600, "what time", 1_000)
+    world.speak(2_100, "is it now", 800)
     world.run(3_500)
     asked = [action for action in world.actions(act.Transcribe) if not action.partial]
     assert len(asked) >= 2
@@ -344,7 +346,9 @@ def test_a_transcript_names_the_stale_one_that_it_replaces(call: Call) -> None:
 
 
 def test_a_transcript_after_one_that_came_replaces_none(call: Call) -> None:
-    world = call(Speech(600, 1_000, "what time is it"), Speech(9_000, 1_000, "and in Oslo"))
+    world = call()
+    world.speak(600, "what time is it", 1_000)
+    world.speak(9_000, "and in Oslo", 1_000)
     world.run(12_000)
     asked = [action for action in world.actions(act.Transcribe) if not action.partial]
     assert len(asked) >= 2

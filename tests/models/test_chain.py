@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any
@@ -249,6 +251,52 @@ def test_the_only_model_is_used_however_often_it_fails() -> None:
         assert setup.chain.ready
 
     run(test, Back())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_failed_request_held_is_freed_at_once(
+    streamed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error that is raised keeps no cycle, with the request in it, for the collector to find."""
+    caplog.set_level(logging.CRITICAL)  # what is captured is held
+
+    class Recording:
+        """Megabytes of sound."""
+
+    async def check(setup: Setup) -> None:
+        setup.failing = {"a"}
+
+        async def fails(held: Recording) -> None:
+            async def ask(link: Link) -> str:
+                assert held is not None
+                return await setup.ask(link)
+
+            async def items(link: Link) -> AsyncGenerator[str, None]:
+                yield await ask(link)
+
+            try:
+                if streamed:
+                    async with aclosing(setup.chain.stream(items, "call")) as found:
+                        await anext(found)
+                else:
+                    await setup.chain.run(ask, "call")
+            except ModelError:  # `pytest.raises` would hold it
+                pass
+            else:
+                pytest.fail("it did not fail")
+
+        recording = Recording()
+        gone = weakref.ref(recording)
+        gc.collect()
+        gc.disable()
+        try:
+            await fails(recording)
+            del recording
+            assert gone() is None
+        finally:
+            gc.enable()
+
+    run(check, Back())
 
 
 def test_only_the_fault_of_the_model_counts() -> None:

@@ -18,7 +18,7 @@ HARMFUL = {
     "255 channels of Opus": harmful.ogg_opus(255, 2),
     "64 channels of WAV": harmful.wav(channels=64),
     "samples of many tracks": harmful.mp4(1_000, 1_000_000),
-    "a damaged SWF": b"FWS\x0a" + bytes(range(256)) * 8,
+    "a damaged SWF": harmful.DAMAGED_SWF,
     "a damaged packed SWF": b"CWS\x0a\xff\xff\xff\x7fx\x9c" + bytes(range(256)) * 8,
     "an odd list": harmful.riff_lists()["an odd list"],
 }

@@ -219,7 +219,8 @@ class StreamDecoder:
         by itself.
         """
         self._ended = self._closed = True
-        return self._decoder is None or self._decoder.close(timeout_s)
+        decoder, self._decoder = self._decoder, None  # they refer to each other
+        return decoder is None or decoder.close(timeout_s)
 
     def _feed_container(self, piece: bytes) -> None:
         demuxer = sniff(piece)

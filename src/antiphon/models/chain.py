@@ -128,7 +128,11 @@ class Chain:
                 else:
                     self.praise(link)
                     return answer
-        raise failure or ModelError(f"no {self.kind} model can be used: {self._reasons()}")
+        try:
+            raise failure or ModelError(f"no {self.kind} model can be used: {self._reasons()}")
+        finally:
+            # The error holds this frame, and the request in it: together they would be a cycle.
+            del failure
 
     async def stream(
         self, ask: Callable[[Link], AsyncGenerator[T, None]], call_id: str
@@ -155,7 +159,11 @@ class Chain:
                 else:
                     self.praise(link)
                     return
-        raise failure or ModelError(f"no {self.kind} model can be used: {self._reasons()}")
+        try:
+            raise failure or ModelError(f"no {self.kind} model can be used: {self._reasons()}")
+        finally:
+            # The error holds this frame, and the request in it: together they would be a cycle.
+            del failure
 
     def blame(self, link: Link, call_id: str, error: ModelError) -> None:
         """The model failed in this call."""

@@ -133,7 +133,11 @@ class Endpoint:
                 self._addresses.served(at)
                 return found
         assert failure is not None, "there is at least one address"
-        raise failure
+        try:
+            raise failure
+        finally:
+            # The error holds this frame, and the request in it: together they would be a cycle.
+            del failure
 
     def choose_model(self, asked: str) -> str:
         """`asked`, or the only one that there is. Raises ModelError."""

@@ -125,7 +125,8 @@ class Valve(asyncio.Protocol):
         self._cancel_head()
         self._cancel_next()
         self._held, self._at = b"", 0
-        self._inner.connection_lost(exc)
+        inner, self._inner = self._inner, asyncio.Protocol()  # they refer to each other
+        inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._closed:

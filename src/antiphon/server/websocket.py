@@ -28,6 +28,10 @@ class Websocket(WebSocketsSansIOProtocol):
         super().__init__(*given, **named)
         self.conn = _Frames(max_size=self.config.ws_max_size, logger=self.conn.logger)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.conn.parser.close()  # a generator that refers to its object, which refers to it
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:

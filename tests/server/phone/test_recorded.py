@@ -18,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 from tests.server.phone.carrier import SID, TOKEN, Answer, Carrier, carrier
 from tests.server.support import Served, serving
-from tests.support import nothing_left, run, say
+from tests.support import nothing_left, run, say, until
 from twilio.request_validator import RequestValidator
 
 from antiphon.audio.containers import decode_file
@@ -89,6 +89,25 @@ async def line(folder: Path, **overrides: Any) -> AsyncIterator[Line]:
 
 def history(found: Line) -> list[tuple[str, str]]:
     return [(item.role, item.text) for item in found.desk.memory.of(CALL)]
+
+
+def test_a_recording_that_comes_before_the_last_one_is_answered(tmp_path: Path) -> None:
+    """The webhook of the older one is answered, with nothing to say."""
+
+    async def main() -> None:
+        async with nothing_left(), line(tmp_path) as phone:
+            phone.carrier.files["/rec/1"] = [Answer(404)]
+            older = asyncio.create_task(phone.speak(440, 1))
+            await until(_at_work)
+            newer = Line(phone.served, phone.carrier)
+            assert await newer.speak(440, 2) == ["Play", "Record", "Redirect"]
+            assert await older == ["Record", "Redirect"]
+
+    run(main())
+
+
+def _at_work() -> bool:
+    return any(task.get_name() == f"recorded {CALL}" for task in asyncio.all_tasks())
 
 
 def test_a_call_of_two_turns(tmp_path: Path) -> None:

@@ -104,15 +104,15 @@ class RecordedCalls:
 
     async def wait(self, call_sid: str) -> str:
         """What became of the last recording."""
-        call = self._call(call_sid)
-        if call.work is None:
+        work = self._call(call_sid).work
+        if work is None:
             return self._listen("")
-        done, _ = await asyncio.wait([call.work], timeout=PATIENCE_S)
+        done, _ = await asyncio.wait([work], timeout=PATIENCE_S)
         if not done:
             return verbs.pause(1) + verbs.redirect("wait")
-        if call.work.cancelled():
+        if work.cancelled():  # another recording has come meanwhile, or the caller is gone
             return self._listen("")
-        return call.work.result()
+        return work.result()
 
     async def silent(self, call_sid: str) -> str:
         """Nobody spoke: ask again, and say goodbye after a while."""
