@@ -17,7 +17,7 @@ import numpy as np
 
 from antiphon.audio.containers import decode_file
 from antiphon.audio.encoding import StreamEncoder, encode_file
-from antiphon.audio.streaming import StreamDecoder
+from antiphon.audio.streaming_decoder import StreamDecoder
 
 FILES = 60
 PIECES = 100

@@ -26,12 +26,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from antiphon.audio.g711 import encode_ulaw
-from antiphon.cli.settings import weight_store
-from antiphon.client.bench import arms, loops
-from antiphon.client.bench.capacity import Level, Plan, measure_level
-from antiphon.client.bench.load import Fleet, Manner
+from antiphon.cli.common import weight_store
+from antiphon.client.bench import contenders, loops
+from antiphon.client.bench.capacity import LoadLevel, RampPlan, measure_level
+from antiphon.client.bench.load import CallerBehaviour, Fleet
 from antiphon.client.bench.questions import clips_of, speak_questions
-from antiphon.client.bench.servers import Arm, Running, apart, running
+from antiphon.client.bench.servers import Contender, Running, apart, running
 from antiphon.errors import ProtocolError
 
 _SPEECH = encode_ulaw((8_000 * np.sin(np.arange(8_000) * 0.3)).astype(np.int16))
@@ -153,7 +153,7 @@ async def _attacked(kind: str, url: str, attack: Attack) -> None:
         attack.closed = str(error)
 
 
-def _figures(level: Level) -> dict[str, Any]:
+def _figures(level: LoadLevel) -> dict[str, Any]:
     voice = level.voice_to_voice_ms or {}
     return {
         "calls": level.calls,
@@ -168,7 +168,9 @@ def _figures(level: Level) -> dict[str, Any]:
     }
 
 
-async def _measure(server: Running, kind: str, calls: int, plan: Plan, manner: Manner) -> Any:
+async def _measure(
+    server: Running, kind: str, calls: int, plan: RampPlan, manner: CallerBehaviour
+) -> Any:
     attack, fleet = Attack(), Fleet(server.url, manner)
     try:
         alone = await measure_level(fleet, server, calls, plan)
@@ -188,7 +190,7 @@ async def _measure(server: Running, kind: str, calls: int, plan: Plan, manner: M
         fleet.close()
 
 
-def _limited(arm: Arm, memory_gb: int) -> Arm:
+def _limited(arm: Contender, memory_gb: int) -> Contender:
     """The same command, which may take so much memory."""
     program = (
         f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({memory_gb << 30},) * 2); "
@@ -206,14 +208,18 @@ def main() -> None:
     parser.add_argument("--source", help="`src` of another checkout, whose server is measured")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (4_096, 4_096))
-    plan = Plan(base_calls=1, settle_s=3.0, window_s=options.window, idle_calls=0, min_turns=1)
-    manner = Manner(clips_of(speak_questions(weight_store(), 6)))
-    settings = (*arms.faked(arms.Delays()), *arms.QUIET, *arms.OPEN)
+    plan = RampPlan(base_calls=1, settle_s=3.0, window_s=options.window, idle_calls=0, min_turns=1)
+    manner = CallerBehaviour(clips_of(speak_questions(weight_store(), 6)))
+    settings = (
+        *contenders.simulated_models(contenders.SimulatedDelays()),
+        *contenders.QUIET,
+        *contenders.OPEN,
+    )
     silence = ("models.turn=", "conversation.plain_silence_ms=600")
     found = {}
     for kind in KINDS if options.kind == "all" else [options.kind]:
         with tempfile.TemporaryDirectory() as folder, apart() as core:
-            arm = arms.antiphon("antiphon", (*settings, *silence, f"recording_dir={folder}"))
+            arm = contenders.antiphon("antiphon", (*settings, *silence, f"recording_dir={folder}"))
             if options.source:
                 arm = replace(arm, environment={"PYTHONPATH": options.source})
             with running(_limited(arm, options.memory_gb), core) as server:

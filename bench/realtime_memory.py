@@ -58,13 +58,13 @@ def serve(pipe: Connection) -> None:
     from antiphon.config import load
     from antiphon.models.ports import Kind
     from antiphon.server.app import create_app
-    from antiphon.server.serving import Server, listen
+    from antiphon.server.lifecycle import Server, listen
 
     values: dict[str, Any] = {f"models.{kind}": "scripted" for kind in Kind}
     values["models.options.stt.scripted"] = {"tones": {"440": "what time is it"}}
     values["models.options.llm.scripted"] = {"rules": {"time": "It is noon."}}
     values |= {"conversation.greeting": "", "conversation.idle_prompt_after_ms": 0}
-    values |= {"server.max_loop_lag_ms": 0, "server.max_lane_wait_ms": 0, "server.max_calls": 1000}
+    values |= {"server.max_loop_lag_ms": 0, "server.max_model_wait_ms": 0, "server.max_calls": 1000}
     settings = load(values, folder=Path(tempfile.mkdtemp()))
 
     async def main() -> None:

@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from antiphon.cli.settings import weight_store
-from antiphon.client.bench import arms, loops
-from antiphon.client.bench.load import Fleet, Manner, Tally
+from antiphon.cli.common import weight_store
+from antiphon.client.bench import contenders, loops
+from antiphon.client.bench.load import CallerBehaviour, Fleet, Tally
+from antiphon.client.bench.percentiles import percentiles
 from antiphon.client.bench.questions import QUESTIONS, clips_of, speak_questions
 from antiphon.client.bench.servers import Running, apart, own_cpu_s, running
-from antiphon.client.bench.spread import spread
 
 _MASK = bytes(4)
 _PING, _TINY = b"\x89\x80" + _MASK, b"\x81\x81" + _MASK + b"x"
@@ -142,16 +142,18 @@ async def window(fleet: Fleet, server: Running, seconds: float) -> Window:
         turns=len(tally.turns),
         missed=sum(not turn.answered for turn in tally.turns),
         lost=tally.lost[:10],
-        voice_to_voice_ms=spread(heard),
-        health_ms=spread(health_ms),
+        voice_to_voice_ms=percentiles(heard),
+        health_ms=percentiles(health_ms),
         server_cores=None if cpu_s is None else round(cpu_s / seconds, 3),
         server_memory_mb=round(after.memory_bytes / 2**20, 1) if after else None,
-        driver_late_ms=spread(tally.late_ms),
+        driver_late_ms=percentiles(tally.late_ms),
         driver_cores=round((own_cpu_s() - driver_s) / seconds, 3),
     )
 
 
-async def measure(server: Running, manner: Manner, options: argparse.Namespace) -> dict[str, Any]:
+async def measure(
+    server: Running, manner: CallerBehaviour, options: argparse.Namespace
+) -> dict[str, Any]:
     fleet = Fleet(server.url, manner)
     try:
         await fleet.resize(options.calls, options.calls / 50)
@@ -185,9 +187,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a setting of the server")
     options = parser.parse_args()
     spoken = [q for q in speak_questions(weight_store(), len(QUESTIONS)) if not q.pauses]
-    manner = Manner(clips_of(spoken))
-    quiet = (*arms.faked(arms.Delays()), *arms.QUIET, *arms.OPEN, "models.turn=", *options.set)
-    with apart() as core, running(arms.antiphon("antiphon", quiet), core) as server:
+    manner = CallerBehaviour(clips_of(spoken))
+    quiet = (
+        *contenders.simulated_models(contenders.SimulatedDelays()),
+        *contenders.QUIET,
+        *contenders.OPEN,
+        "models.turn=",
+        *options.set,
+    )
+    with apart() as core, running(contenders.antiphon("antiphon", quiet), core) as server:
         found = loops.run_fast(measure(server, manner, options))
     json.dump({"settings": {**vars(options), "core": core}, **found}, sys.stdout, indent=2)
     print()

@@ -28,10 +28,10 @@ import av
 import numpy as np
 
 from antiphon.audio import decoders
-from antiphon.audio._frames import demuxers
 from antiphon.audio.containers import decode_file
 from antiphon.audio.decoders import DecoderLost
-from antiphon.audio.streaming import StreamDecoder, sniff
+from antiphon.audio.frame_decoding import demuxers
+from antiphon.audio.streaming_decoder import StreamDecoder, sniff
 from antiphon.errors import AudioError
 from fuzz import harmful_audio
 

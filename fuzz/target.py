@@ -19,7 +19,7 @@ _END_S = 20.0
 _MOST_LINES = 50_000
 _MOST_TOLD = 20
 SCRIPTED = tuple(f"models.{kind}=scripted" for kind in ("vad", "turn", "stt", "llm", "tts"))
-OPEN = ("server.max_calls=1000", "server.max_loop_lag_ms=0", "server.max_lane_wait_ms=0")
+OPEN = ("server.max_calls=1000", "server.max_loop_lag_ms=0", "server.max_model_wait_ms=0")
 OPEN += ("security.open=true", "conversation.greeting=", "phone.greeting=")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.config import Settings, load
-from antiphon.models.pool import ChainConfig, ModelSet
+from antiphon.models.model_set import FallbackConfig, ModelSet
 from antiphon.models.ports import Kind, Pcm16
 from antiphon.models.registry import Registry
 from antiphon.models.scripted import ScriptedLlm, ScriptedStt, ScriptedTts, ScriptedVad, tone
@@ -47,19 +47,19 @@ def settings(folder: Path, **overrides: Any) -> Settings:
     values: dict[str, Any] = {f"models.{kind}": "scripted" for kind in Kind}
     values |= {f"models.options.{kind}.scripted": found for kind, found in OPTIONS.items()}
     values |= {"conversation.greeting": "", "conversation.idle_prompt_after_ms": 0}
-    values |= {"server.max_loop_lag_ms": 0, "server.max_lane_wait_ms": 0}  # tests share a machine
+    values |= {"server.max_loop_lag_ms": 0, "server.max_model_wait_ms": 0}  # tests share a machine
     values |= {"models.speech_cache_bytes": 0}  # nothing is said but what a test asks for
     values |= {name.replace("__", "."): value for name, value in overrides.items()}
     return load(values, folder=folder)
 
 
 def model_set(
-    *chains: ChainConfig, registry: Registry | None = None, **options: dict[str, Any]
+    *chains: FallbackConfig, registry: Registry | None = None, **options: dict[str, Any]
 ) -> ModelSet:
     """`options`: of a kind's scripted model, over `OPTIONS`."""
     missing = [kind for kind in Kind if kind not in [chain.kind for chain in chains]]
     scripted = [
-        ChainConfig(
+        FallbackConfig(
             kind,
             ("scripted",),
             {"scripted": options.get(kind.value, OPTIONS.get(kind.value, {}))},

@@ -29,7 +29,7 @@ from pipecat.services.tts_service import TTSService
 from pipecat.utils.time import time_now_iso8601
 
 from antiphon.audio.resample import resample
-from antiphon.models.pool import ChainConfig, ModelSet, Work
+from antiphon.models.model_set import FallbackConfig, ModelSet, Work
 from antiphon.models.ports import STT_RATE_HZ, Kind, LlmRequest, Message, SpeechRequest
 from antiphon.models.store import WeightStore
 
@@ -46,7 +46,7 @@ class Shared:
         """`reply`: what the language model always says; empty: the real one is asked."""
         self._reply = reply
         kinds = {kind: name for kind, name in MODELS.items() if not (reply and kind is Kind.LLM)}
-        self._chains = [ChainConfig(kind, (name,)) for kind, name in kinds.items()]
+        self._chains = [FallbackConfig(kind, (name,)) for kind, name in kinds.items()]
         self._models: ModelSet | None = None
         self._numbers = itertools.count(1)
 

@@ -1,7 +1,7 @@
 """What the Modal apps share: the image, the volume with the weights, the secrets, and how a service is put together.
 
 Modal imports this file on the deploying machine and again in every container, where there is no repository and where
-`/opt/antiphon` holds what was copied into the image. Knows no particular app.
+`/opt/antiphon` holds what was copied into the image.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def service(kind: str, settings: Mapping[str, Any]) -> FastAPI:
     from antiphon.config import load
     from antiphon.models.ports import Kind
     from antiphon.models.store import WeightStore
-    from antiphon.server.services.app import create_service
+    from antiphon.server.service_app import create_service
 
     token = os.environ[SERVICE_TOKEN]
     chosen = load({**LIMITS, **settings, "security.api_key": token})

@@ -24,8 +24,7 @@ from ray.serve import Application
 from antiphon.audio.resample import Resampler
 from antiphon.config import Settings, load
 from antiphon.errors import ConfigError, ModelError
-from antiphon.models.lanes import LaneStats
-from antiphon.models.pool import ModelSet, Work
+from antiphon.models.model_set import ModelSet, Work
 from antiphon.models.ports import (
     STT_RATE_HZ,
     Kind,
@@ -36,9 +35,10 @@ from antiphon.models.ports import (
     Transcript,
 )
 from antiphon.models.remote.ray_serve import RemoteFacts
+from antiphon.models.scheduler import SchedulerStats
 from antiphon.models.store import WeightStore
 from antiphon.server.app import create_app
-from antiphon.server.loading import chains
+from antiphon.server.model_loading import chains
 
 log = logging.getLogger("antiphon.ray")
 
@@ -141,9 +141,9 @@ class Replica:
     async def describe(self) -> RemoteFacts:
         return RemoteFacts(self.models.info(self.kind), self.rate_hz)
 
-    async def stats(self) -> tuple[str, dict[str, LaneStats]]:
+    async def stats(self) -> tuple[str, dict[str, SchedulerStats]]:
         """-> the replica's id, and the counters of its lanes. For `handle.broadcast("stats")`."""
-        return serve.get_replica_context().replica_id.unique_id, self.models.lane_stats()
+        return serve.get_replica_context().replica_id.unique_id, self.models.scheduler_stats()
 
     def check_health(self) -> None:
         """Serve replaces a replica that raises here."""

@@ -17,14 +17,14 @@ from typing import IO, Any, TypeVar
 
 from antiphon.audio.containers import decode_file
 from antiphon.audio.encoding import encode_file
+from antiphon.call.file_turn import FileAnswer, answer_file
 from antiphon.config import Settings, load
 from antiphon.errors import ModelError
-from antiphon.models.pool import ModelSet
+from antiphon.models.model_set import ModelSet
 from antiphon.models.ports import ModelStatus, Pcm16, WeightSource
 from antiphon.models.store import WeightStore
-from antiphon.server.calls import agent_of
-from antiphon.server.loading import model_set
-from antiphon.session.oneshot import Answer, answer
+from antiphon.server.admission import agent_of
+from antiphon.server.model_loading import model_set
 
 T = TypeVar("T")
 AudioSource = bytes | bytearray | memoryview | str | PathLike[str] | IO[bytes]
@@ -71,7 +71,7 @@ class Engine:
             future.cancel()
             raise
 
-    def answer(self, audio: AudioSource) -> Answer:
+    def answer(self, audio: AudioSource) -> FileAnswer:
         """A recording in any format PyAV reads (bytes, a path, an open file) -> the spoken answer as PCM.
 
         Raises AudioError, ModelError.
@@ -80,13 +80,13 @@ class Engine:
             decode_file(audio, max_duration_s=self.settings.server.max_file_s).pcm
         )
 
-    def answer_pcm(self, pcm: Pcm16) -> Answer:
+    def answer_pcm(self, pcm: Pcm16) -> FileAnswer:
         """Like `answer`, for mono samples at 16 kHz."""
         models = self._models
         if models is None:
             raise ModelError("this engine is closed; make a new one")
         policy, agent = self.settings.conversation, agent_of(self.settings)
-        return self._do(answer(models, pcm, policy, agent))
+        return self._do(answer_file(models, pcm, policy, agent))
 
     def status(self) -> list[ModelStatus]:
         """All models of all chains, in order."""

@@ -18,7 +18,15 @@ import av
 import numpy as np
 import pytest
 from fuzz import harmful_audio as harmful
-from tests.audio.test_streaming import OGG, PATIENCE_S, SOUND_S, WAV, WEBM, Listener, in_pieces
+from tests.audio.test_streaming_decoder import (
+    OGG,
+    PATIENCE_S,
+    SOUND_S,
+    WAV,
+    WEBM,
+    Listener,
+    in_pieces,
+)
 
 from antiphon.audio import decoders
 from antiphon.audio.containers import Decoded, decode_file
@@ -308,7 +316,7 @@ def test_a_stream_that_is_closed_leaves_no_process(own: Decoders) -> None:
 def test_decoders_end_with_the_process_that_started_them() -> None:
     """Also when it is killed."""
     program = (
-        "import sys; from antiphon.audio import decoders; from antiphon.audio.streaming import StreamDecoder\n"
+        "import sys; from antiphon.audio import decoders; from antiphon.audio.streaming_decoder import StreamDecoder\n"
         "from pathlib import Path\n"
         "heard = StreamDecoder(lambda _: print(decoders.shared.pid, flush=True), print)\n"
         "heard.feed(sys.stdin.buffer.read())\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.cli.doctor_settings import check_folders, shown_settings
+from antiphon.cli.doctor import check_folders, shown_settings
 from antiphon.config import load, setting_names
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.support import SCRIPTED
-from tests.test_config import clean  # noqa: F401
+from tests.config.test_config import clean  # noqa: F401
 from tests.test_files import HOSTILE
 
 from antiphon.cli.main import main

@@ -15,8 +15,8 @@ from tests.server.support import client, serving
 from tests.support import run, say, until
 from websockets.asyncio.server import ServerConnection, serve
 
+from antiphon.client.microphone import Transfer
 from antiphon.client.talk_call import OUTPUT_RATE_HZ, TalkCall
-from antiphon.client.transfer import Transfer
 from antiphon.errors import AudioError, ProtocolError
 from antiphon.models.ports import Pcm16
 from antiphon.models.scripted import tone

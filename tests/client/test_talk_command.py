@@ -21,7 +21,7 @@ from antiphon.errors import AntiphonError, AudioError, ConfigError, ModelError, 
 from antiphon.models.ports import Pcm16, SpeechRequest
 from antiphon.models.store import WeightStore
 from antiphon.models.tts.piper import Piper
-from antiphon.server.calls import Calls
+from antiphon.server.admission import Calls
 
 SCRIPTED = """
 [models]

@@ -11,11 +11,10 @@ import pytest
 from rich.console import Console
 from tests.support import say
 
-from antiphon.audio.streaming import StreamDecoder
+from antiphon.audio.streaming_decoder import StreamDecoder
+from antiphon.client.call_table import CallTable, TalkTurn
 from antiphon.client.live_view import LiveView
-from antiphon.client.mic_track import MicTrack
-from antiphon.client.session_table import Session, TalkTurn
-from antiphon.client.transfer import Transfer, check_codec, codec_for
+from antiphon.client.microphone import MicTrack, Transfer, check_codec, codec_for
 from antiphon.errors import AudioError, ConfigError
 
 BLOCK = 320
@@ -128,7 +127,7 @@ SECOND = FIRST | {"transcript_ms": 1164, "first_sent_ms": 1410}
 
 def test_the_table_has_mean_min_and_max_of_each_stage() -> None:
     turns = [TalkTurn(FIRST, True, 330.0), TalkTurn(SECOND, True, 450.0)]
-    session = Session(12.34, turns, [1.0, 2.0], "opus", 700, 100)
+    session = CallTable(12.34, turns, [1.0, 2.0], "opus", 700, 100)
     found = session.as_object()
     assert (found["calls"], found["answered"], found["duration_s"]) == (2, 2, 12.34)
     assert found["asr_ms"] == {"mean": 75, "min": 50, "max": 100}
@@ -157,7 +156,7 @@ def test_the_table_has_mean_min_and_max_of_each_stage() -> None:
 
 
 def test_a_call_without_turns_has_a_table_too() -> None:
-    session = Session(ended="the connection was lost")
+    session = CallTable(ended="the connection was lost")
     assert session.as_object()["end_to_end_ms"] is None
     assert session.as_object()["calls"] == 0
     assert session.headline().endswith("Ended: the connection was lost")
@@ -165,7 +164,7 @@ def test_a_call_without_turns_has_a_table_too() -> None:
 
 
 def test_a_turn_that_was_never_heard_counts_as_a_call_only() -> None:
-    session = Session(turns=[TalkTurn(FIRST | {"first_sent_ms": None}, False, None)])
+    session = CallTable(turns=[TalkTurn(FIRST | {"first_sent_ms": None}, False, None)])
     assert (len(session.turns), session.answered) == (1, 0)
     assert session.as_object()["asr_ms"] is not None
     assert session.as_object()["pipeline_ms"] is None

@@ -10,7 +10,7 @@ import pytest
 from antiphon.core.policy import Policy
 from antiphon.observe import call_trace
 from antiphon.testing.rules import check_trace
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 Call = Callable[..., World]
 

@@ -10,7 +10,7 @@ from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 Call = Callable[..., World]
 

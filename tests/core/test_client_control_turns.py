@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from antiphon.core import actions as act
 from antiphon.core import events as ev
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 Call = Callable[..., World]
 

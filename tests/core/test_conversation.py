@@ -9,7 +9,7 @@ import pytest
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.floor import Floor
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 Call = Callable[..., World]
 

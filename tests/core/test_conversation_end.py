@@ -13,7 +13,7 @@ from antiphon.core.conversation import Conversation
 from antiphon.core.floor import Floor
 from antiphon.observe import call_trace
 from antiphon.testing.rules import CallRules
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 Call = Callable[..., World]
 

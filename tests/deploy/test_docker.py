@@ -13,10 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from tests.test_config import clean  # noqa: F401
+from tests.config.test_config import clean  # noqa: F401
 
 from antiphon.config import load, setting_names
-from antiphon.server.loading import check_models
+from antiphon.server.model_loading import check_models
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy/docker/Dockerfile"

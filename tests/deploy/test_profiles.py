@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.test_config import clean  # noqa: F401
+from tests.config.test_config import clean  # noqa: F401
 
 from antiphon.config import load
 from antiphon.models.ports import Kind
 from antiphon.models.registry import parse_spec, shared_registry
 from antiphon.models.store import WeightStore
-from antiphon.server.loading import chains, check_models
+from antiphon.server.model_loading import chains, check_models
 
 PROFILES = sorted((Path(__file__).parents[2] / "deploy/profiles").glob("*.toml"))
 EMBEDDED = {Kind.VAD: "silero", Kind.STT: "moonshine", Kind.LLM: "llamacpp", Kind.TTS: "piper"}

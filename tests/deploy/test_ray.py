@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from antiphon.config import load
-from antiphon.server.loading import check_models
+from antiphon.server.model_loading import check_models
 
 FOLDER = Path(__file__).parents[2] / "deploy/ray"
 KINDS = ("stt", "llm", "tts")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.models.adapt import AdaptedLlm
+from antiphon.models.duck_typing import AdaptedLlm
 from antiphon.models.ports import (
     Kind,
     LlmDelta,

@@ -12,8 +12,8 @@ import numpy as np
 from tests.support import model_set
 
 from antiphon.errors import ModelError
-from antiphon.models.chain import CALL_FAILURES
-from antiphon.models.pool import ChainConfig, ModelSet, Work
+from antiphon.models.fallback import CALL_FAILURES
+from antiphon.models.model_set import FallbackConfig, ModelSet, Work
 from antiphon.models.ports import Kind, ModelInfo, Pcm16, SpeechRequest
 from antiphon.models.registry import Registry
 
@@ -59,7 +59,7 @@ class Voices:
 
     def run(self, test: Callable[[ModelSet], Awaitable[None]]) -> None:
         async def main() -> None:
-            chain = ChainConfig(Kind.TTS, self.names)
+            chain = FallbackConfig(Kind.TTS, self.names)
             models = model_set(chain, registry=self.registry)
             await models.load()
             try:

@@ -9,8 +9,8 @@ import pytest
 from tests.test_schemas import HOSTILE, nested
 
 from antiphon.errors import RequestError
-from antiphon.models.chain import REST_FAILURES
-from antiphon.models.pool import ChainConfig, ModelSet, Work
+from antiphon.models.fallback import REST_FAILURES
+from antiphon.models.model_set import FallbackConfig, ModelSet, Work
 from antiphon.models.ports import Kind, LlmRequest, Message, ToolCall
 from antiphon.models.store import WeightStore
 
@@ -65,7 +65,7 @@ def test_hostile_requests_blame_no_model_and_hold_nobody() -> None:
 
     async def test() -> None:
         options = {"llamacpp": {"slots": 2, "context_tokens": 2048}}
-        models = ModelSet([ChainConfig(Kind.LLM, ("llamacpp",), options)], WeightStore())
+        models = ModelSet([FallbackConfig(Kind.LLM, ("llamacpp",), options)], WeightStore())
         await models.load()
         try:
             assert len(REFUSED) > REST_FAILURES
@@ -74,7 +74,7 @@ def test_hostile_requests_blame_no_model_and_hold_nobody() -> None:
                     _, said = await asyncio.gather(refused(models, name), neighbour(models))
                 assert said, name
             assert models.ready
-            stats = models.lane_stats()["llm:llamacpp"]
+            stats = models.scheduler_stats()["llm:llamacpp"]
             assert (stats.failed, stats.stuck) == (0, 0)
         finally:
             await models.close()

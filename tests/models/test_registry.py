@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from antiphon.errors import ConfigError, ModelError
-from antiphon.models.adapt import adapt
+from antiphon.models.duck_typing import adapt
 from antiphon.models.ports import (
     Kind,
     LlmDelta,
@@ -26,7 +26,7 @@ from antiphon.models.ports import (
     SpeechRequest,
     Transcript,
 )
-from antiphon.models.registry import BUILT_IN, Entry, Registry, parse_kind, parse_spec
+from antiphon.models.registry import BUILT_IN, Registry, RegistryEntry, parse_kind, parse_spec
 from antiphon.models.scripted import ScriptedLlm
 
 AUDIO = np.arange(160, dtype=np.int16)
@@ -160,7 +160,12 @@ def test_constructors_of_simple_classes() -> None:
 
 
 def test_a_back_end_whose_module_is_missing_is_a_model_error() -> None:
-    table = {Kind.STT: {"gone": Entry("antiphon_no_such:Thing"), "odd": Entry("json:dumps")}}
+    table = {
+        Kind.STT: {
+            "gone": RegistryEntry("antiphon_no_such:Thing"),
+            "odd": RegistryEntry("json:dumps"),
+        }
+    }
     registry = Registry(built_in=table)
     with pytest.raises(ModelError, match="cannot import antiphon_no_such:Thing"):
         registry.create(Kind.STT, "gone", WEIGHTS)

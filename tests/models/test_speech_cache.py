@@ -19,11 +19,11 @@ import redis
 from tests.support import NoWeights, model_set, settings
 
 from antiphon.errors import ConfigError
-from antiphon.models.pool import Work
+from antiphon.models.cache_stores import FolderStore, RedisStore
+from antiphon.models.model_set import Work
 from antiphon.models.ports import SpeechRequest
 from antiphon.models.speech_cache import SpeechCache
-from antiphon.models.speech_shelves import FolderShelf, RedisShelf
-from antiphon.server import loading
+from antiphon.server import model_loading
 
 SAID = SpeechRequest("One moment, please.", "joe", "en", 1.0)
 
@@ -73,17 +73,17 @@ def test_a_folder_outlives_the_process_and_stays_small(tmp_path: Path) -> None:
     folder = tmp_path / "speech"
     size = second().nbytes
     for number in range(6):
-        SpeechCache(1 << 20, [FolderShelf(folder, 3 * size + 100)]).put(
+        SpeechCache(1 << 20, [FolderStore(folder, 3 * size + 100)]).put(
             f"k{number}", [second(number)], 16_000
         )
-    found = SpeechCache(1 << 20, [FolderShelf(folder)]).get("k5")
+    found = SpeechCache(1 << 20, [FolderStore(folder)]).get("k5")
     assert found is not None
     assert found.pcm[0] == 5
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 3 * size + 100
 
 
 def test_a_damaged_file_is_no_speech(tmp_path: Path) -> None:
-    cache = SpeechCache(1 << 20, [FolderShelf(tmp_path)])
+    cache = SpeechCache(1 << 20, [FolderStore(tmp_path)])
     (tmp_path / "k").write_bytes(b"\x01\x02\x03")
     assert cache.get("k") is None
     assert not (tmp_path / "k").exists()
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_no_speech(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    cache = SpeechCache(1 << 20, [FolderShelf(blocked)])
+    cache = SpeechCache(1 << 20, [FolderStore(blocked)])
     cache.put("k", [second()], 16_000)
     assert not cache.waits
     assert cache.get("k") is not None
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> N
 def test_a_set_of_models_says_it_again_without_its_model(tmp_path: Path) -> None:
     async def scenario() -> None:
         models = model_set()
-        models.speech_cache = SpeechCache(1 << 20, [FolderShelf(tmp_path)])
+        models.speech_cache = SpeechCache(1 << 20, [FolderStore(tmp_path)])
         await models.load()
         heard = []
         for _ in range(2):
@@ -150,8 +150,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def test_what_one_server_has_said_another_need_not_make(server: RedisServer) -> None:
-    first = SpeechCache(1 << 20, [RedisShelf(server.url)])
-    other = SpeechCache(1 << 20, [RedisShelf(server.url)])
+    first = SpeechCache(1 << 20, [RedisStore(server.url)])
+    other = SpeechCache(1 << 20, [RedisStore(server.url)])
     assert other.get("k") is None
     first.put("k", [second(7)], 22_050)
     found = other.get("k")
@@ -165,7 +165,7 @@ def test_what_one_server_has_said_another_need_not_make(server: RedisServer) -> 
 
 def test_what_is_damaged_there_is_dropped(server: RedisServer) -> None:
     server.ask().set("antiphon:speech:k", b"\x01\x02\x03")
-    cache = SpeechCache(1 << 20, [RedisShelf(server.url)])
+    cache = SpeechCache(1 << 20, [RedisStore(server.url)])
     assert cache.get("k") is None
     assert not server.ask().exists("antiphon:speech:k")
     cache.close()
@@ -175,8 +175,8 @@ def test_a_redis_that_goes_away_is_left_alone_for_a_while(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     now_s = 0.0
-    shelf = RedisShelf(server.url, now_s=lambda: now_s)
-    cache = SpeechCache(0, [shelf])
+    media_store = RedisStore(server.url, now_s=lambda: now_s)
+    cache = SpeechCache(0, [media_store])
     cache.put("k", [second()], 16_000)
     server.process.send_signal(signal.SIGSTOP)
     assert cache.get("k") is None
@@ -197,7 +197,7 @@ def test_two_sets_of_models_share_their_speech(server: RedisServer, tmp_path: Pa
     async def scenario() -> None:
         hits = []
         for _ in range(2):
-            models = loading.model_set(chosen, NoWeights())
+            models = model_loading.model_set(chosen, NoWeights())
             await models.load()
             async with aclosing(models.synthesize(SAID, work=Work("c", 0))) as chunks:
                 assert [chunk async for chunk in chunks]
@@ -211,10 +211,10 @@ def test_two_sets_of_models_share_their_speech(server: RedisServer, tmp_path: Pa
 
 def test_an_address_that_is_none() -> None:
     with pytest.raises(ConfigError, match="redis://host:6379/0"):
-        RedisShelf("http://secret@somewhere")
+        RedisStore("http://secret@somewhere")
 
 
 def test_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigError, match=r"pip install 'antiphon\[redis\]'"):
-        RedisShelf("redis://localhost")
+        RedisStore("redis://localhost")

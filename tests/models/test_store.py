@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import WeightsError
-from antiphon.models import blobs, sources
-from antiphon.models.catalogue import Catalogue, Entry, Source, WeightFile
+from antiphon.models import blobs, weight_sources
+from antiphon.models.catalogue import Catalogue, CatalogueEntry, Source, WeightFile
 from antiphon.models.ports import Kind
-from antiphon.models.sources import Reach, SourceError
 from antiphon.models.store import WeightStore
+from antiphon.models.weight_sources import Reach, SourceError
 
 DATA = random.Random(1).randbytes(3_000_000)
 OTHER = random.Random(2).randbytes(3_000_000)
@@ -99,10 +99,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.delenv("MODELS_CACHE_DIR", raising=False)
     # What the process remembers of hosts must not pass from test to test: ports are used again.
-    monkeypatch.setattr(sources, "reach", Reach())
+    monkeypatch.setattr(weight_sources, "reach", Reach())
 
 
-class Notes(sources.Silent):
+class Notes(weight_sources.Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -115,7 +115,7 @@ def weight(*places: Source, data: bytes = DATA, name: str = "f.bin") -> WeightFi
 
 
 def catalogue(*files: WeightFile, name: str = "m") -> Catalogue:
-    return Catalogue([Entry(name, Kind.VAD, name, "MIT", files, default=True)])
+    return Catalogue([CatalogueEntry(name, Kind.VAD, name, "MIT", files, default=True)])
 
 
 def url_store(home: Path, *urls: str) -> WeightStore:
@@ -336,7 +336,7 @@ def test_a_disk_that_fills_up_on_the_way(tmp_path: Path, server: Server) -> None
 PULL = """
 import sys
 from pathlib import Path
-from antiphon.cli.models import LineProgress
+from antiphon.cli.weights import LineProgress
 from antiphon.models.catalogue import load_catalogue
 from antiphon.models.store import WeightStore
 from rich.console import Console

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.errors import WeightsError
-from antiphon.models.catalogue import Catalogue, Entry, Source, WeightFile
+from antiphon.models.catalogue import Catalogue, CatalogueEntry, Source, WeightFile
 from antiphon.models.ports import Kind
 from antiphon.models.store import WeightStore, default_home
 
@@ -25,7 +25,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Path:
+def media_store(tmp_path: Path) -> Path:
     """A folder with the right file: the source of these tests."""
     folder = tmp_path / "shelf"
     folder.mkdir()
@@ -38,11 +38,11 @@ def weight(*places: Source) -> WeightFile:
 
 
 def catalogue(*files: WeightFile, name: str = "m") -> Catalogue:
-    return Catalogue([Entry(name, Kind.VAD, name, "MIT", files, default=True)])
+    return Catalogue([CatalogueEntry(name, Kind.VAD, name, "MIT", files, default=True)])
 
 
-def shelf_store(home: Path, shelf: Path) -> WeightStore:
-    return WeightStore(home, catalogue=catalogue(weight(Source("folder", folder=str(shelf)))))
+def shelf_store(home: Path, media_store: Path) -> WeightStore:
+    return WeightStore(home, catalogue=catalogue(weight(Source("folder", folder=str(media_store)))))
 
 
 # --- what the owner brings ---------------------------------------------------------------------------
@@ -89,10 +89,10 @@ def test_a_folder_without_the_right_file(
         store.files("m")
 
 
-def test_a_home_that_is_no_folder(tmp_path: Path, shelf: Path) -> None:
+def test_a_home_that_is_no_folder(tmp_path: Path, media_store: Path) -> None:
     (tmp_path / "home").write_text("in the way")
     with pytest.raises(WeightsError, match=r"cannot use the model folder.*ANTIPHON_HOME"):
-        shelf_store(tmp_path / "home", shelf).files("m")
+        shelf_store(tmp_path / "home", media_store).files("m")
 
 
 def test_the_home_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,14 +111,16 @@ def spoil(path: Path) -> None:
     path.write_bytes(OTHER)
 
 
-def test_a_file_that_was_changed_is_fetched_again(tmp_path: Path, shelf: Path) -> None:
-    store = shelf_store(tmp_path / "home", shelf)
+def test_a_file_that_was_changed_is_fetched_again(tmp_path: Path, media_store: Path) -> None:
+    store = shelf_store(tmp_path / "home", media_store)
     spoil(store.files("m")["f.bin"])
     assert store.files("m")["f.bin"].read_bytes() == DATA
 
 
-def test_verify_reads_everything_and_fix_removes_what_is_wrong(tmp_path: Path, shelf: Path) -> None:
-    store = shelf_store(tmp_path / "home", shelf)
+def test_verify_reads_everything_and_fix_removes_what_is_wrong(
+    tmp_path: Path, media_store: Path
+) -> None:
+    store = shelf_store(tmp_path / "home", media_store)
     assert store.verify() == []
     assert [check.state for check in store.verify(["m"])] == ["missing"]
     path = store.files("m")["f.bin"]
@@ -132,8 +134,8 @@ def test_verify_reads_everything_and_fix_removes_what_is_wrong(tmp_path: Path, s
     assert store.state("m") == "missing"
 
 
-def test_remove_keeps_what_another_entry_uses(tmp_path: Path, shelf: Path) -> None:
-    file = weight(Source("folder", folder=str(shelf)))
+def test_remove_keeps_what_another_entry_uses(tmp_path: Path, media_store: Path) -> None:
+    file = weight(Source("folder", folder=str(media_store)))
     both = catalogue(file).merged(catalogue(file, name="n"))
     store = WeightStore(tmp_path, catalogue=both)
     assert store.pull(["m", "n"]).fetched == ("m/f.bin",)

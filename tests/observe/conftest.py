@@ -8,7 +8,7 @@ from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.policy import Policy
 from antiphon.core.turn_record import TurnRecord
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 SEA = "The sea is deep and cold and very wide, and nobody knows how many ships are lying on its ground."
 

@@ -15,7 +15,7 @@ from antiphon.core import events as ev
 from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
 from antiphon.observe import call_trace
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 EVENTS: tuple[type, ...] = typing.get_args(ev.Event)
 

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from antiphon.core.turn_record import TurnRecord
-from antiphon.models.lanes import LaneStats
 from antiphon.models.ports import Kind, ModelStatus
+from antiphon.models.scheduler import SchedulerStats
 from antiphon.observe.metrics import Metrics, watch_loop_lag
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "antiphon.json"
@@ -23,8 +23,8 @@ class FakeModels:
     def __init__(self) -> None:
         self.depth = 0
 
-    def lane_stats(self) -> dict[str, LaneStats]:
-        lane = LaneStats(
+    def scheduler_stats(self) -> dict[str, SchedulerStats]:
+        lane = SchedulerStats(
             self.depth, 1, 2_500, served=7, cancelled=2, failed=1, refused=3, stuck=0, batches=4
         )
         return {"llm:llamacpp": lane}
@@ -57,9 +57,9 @@ def test_turns_of_a_call(records: list[TurnRecord]) -> None:
     assert value(metrics, "antiphon_turns_total", kind="answer", status="cancelled") == 1
     assert value(metrics, "antiphon_turns_total", kind="greeting", status="completed") == 1
     assert value(metrics, "antiphon_interruptions_total") == 1
-    assert value(metrics, "antiphon_false_alarms_total") == 1
-    assert value(metrics, "antiphon_speculations_total", outcome="used") == 4
-    assert value(metrics, "antiphon_speculations_total", outcome="wasted") == 1
+    assert value(metrics, "antiphon_false_interruptions_total") == 1
+    assert value(metrics, "antiphon_preemptive_generations_total", outcome="used") == 4
+    assert value(metrics, "antiphon_preemptive_generations_total", outcome="wasted") == 1
     assert value(metrics, "antiphon_voice_to_voice_seconds_count") == 4
     assert value(metrics, "antiphon_voice_to_voice_seconds_bucket", le="0.2") == 0
     assert value(metrics, "antiphon_voice_to_voice_seconds_bucket", le="0.4") == 4
@@ -77,8 +77,8 @@ def test_a_withdrawn_reply_leaves_its_guesses_to_the_next_record() -> None:
     metrics.observe_turn(
         TurnRecord(1, status="completed", preemptive_generations=2, preemptive_used=True)
     )
-    assert value(metrics, "antiphon_speculations_total", outcome="used") == 1
-    assert value(metrics, "antiphon_speculations_total", outcome="wasted") == 1
+    assert value(metrics, "antiphon_preemptive_generations_total", outcome="used") == 1
+    assert value(metrics, "antiphon_preemptive_generations_total", outcome="wasted") == 1
 
 
 def test_calls_and_their_ends() -> None:
@@ -96,17 +96,36 @@ def test_calls_and_their_ends() -> None:
     assert value(metrics, "antiphon_call_duration_seconds_sum") == 12
 
 
-def test_lanes_are_read_at_the_scrape() -> None:
+def test_schedulers_are_read_at_the_scrape() -> None:
     models = FakeModels()
     metrics = Metrics(models)
-    assert value(metrics, "antiphon_lane_depth", lane="llm:llamacpp") == 0
+    assert value(metrics, "antiphon_scheduler_depth", scheduler="llm:llamacpp") == 0
     models.depth = 5
-    assert value(metrics, "antiphon_lane_depth", lane="llm:llamacpp") == 5
-    assert value(metrics, "antiphon_lane_wait_seconds_total", lane="llm:llamacpp") == 2.5
+    assert value(metrics, "antiphon_scheduler_depth", scheduler="llm:llamacpp") == 5
+    assert value(metrics, "antiphon_scheduler_wait_seconds_total", scheduler="llm:llamacpp") == 2.5
     assert (
-        value(metrics, "antiphon_lane_requests_total", lane="llm:llamacpp", outcome="refused") == 3
+        value(
+            metrics,
+            "antiphon_scheduler_requests_total",
+            scheduler="llm:llamacpp",
+            outcome="refused",
+        )
+        == 3
     )
     assert value(metrics, "antiphon_model_ready", kind="stt", model="moonshine") == 0
+
+
+def test_the_old_names_stay_for_one_release() -> None:
+    models = FakeModels()
+    models.depth = 5
+    metrics = Metrics(models)
+    metrics.observe_turn(
+        TurnRecord(1, status="completed", false_interruptions=2, preemptive_generations=1)
+    )
+    assert value(metrics, "antiphon_lane_depth", lane="llm:llamacpp") == 5
+    assert value(metrics, "antiphon_lane_wait_seconds_total", lane="llm:llamacpp") == 2.5
+    assert value(metrics, "antiphon_false_alarms_total") == 2
+    assert value(metrics, "antiphon_speculations_total", outcome="wasted") == 1
 
 
 def test_two_of_them_do_not_meet() -> None:

@@ -16,10 +16,10 @@ from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
 from antiphon.observe import call_trace
 from antiphon.observe.report import Track, report_file, report_html
-from antiphon.observe.report_call import LOG_LINES, read_call, record_of
-from antiphon.observe.report_score import row_length_ms
+from antiphon.observe.report_timeline import row_length_ms
+from antiphon.observe.report_trace import LOG_LINES, read_call, record_of
 from antiphon.observe.report_turns import shared_scale_ms
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 VOID = {"meta", "br", "link", "img"}
 
@@ -189,7 +189,7 @@ def test_one_slow_turn_does_not_squeeze_the_others() -> None:
 
 def test_files(world: World, tmp_path: Path) -> None:
     from antiphon.audio.encoding import encode_file
-    from antiphon.audio.growing import GrowingFile
+    from antiphon.audio.growing_file import GrowingFile
 
     path, wav = tmp_path / "abc.jsonl", tmp_path / "abc.wav"
     path.write_text("\n".join(world.lines))

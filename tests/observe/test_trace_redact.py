@@ -17,7 +17,7 @@ from antiphon.core.history import Item, ToolRequest
 from antiphon.core.policy import Policy
 from antiphon.observe import call_trace
 from antiphon.observe.trace_redact import Pseudonyms, redact
-from antiphon.testing.world import World
+from antiphon.testing.virtual_call import World
 
 TRACES = Path(__file__).parent.parent / "traces"
 SECRETS = "Anna Schmidt lives at 12 Elm Street, card 4929 1234."

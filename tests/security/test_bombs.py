@@ -13,14 +13,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from tests.server.phone.carrier import Answer, carrier
+from tests.protocols.twilio.carrier import Answer, carrier
 from tests.server.support import START, client, serving
 from tests.support import nothing_left, run
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from antiphon.audio.encoding import encode_file
-from antiphon.server.phone.fetching import MAX_BYTES, FetchError, RecordingFetcher
+from antiphon.protocols.twilio.recording_fetcher import MAX_BYTES, FetchError, RecordingFetcher
 
 HOUR_S = 3600
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.openai_http.support import with_key
+from tests.protocols.openai_http.support import with_key
 from tests.server.support import Served, serving
 from tests.support import nothing_left, run
 from websockets.asyncio.client import connect
@@ -147,7 +147,7 @@ def test_a_webhooks_body_is_small_and_comes_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Signatures are computed over the form, so it is read before anybody is known."""
-    monkeypatch.setattr("antiphon.server.phone.signature._FORM_S", 0.2)
+    monkeypatch.setattr("antiphon.protocols.twilio.signature._FORM_S", 0.2)
 
     async def main() -> None:
         async with nothing_left(), serving(tmp_path, **PHONE) as served:

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.server.phone.carrier import CALL, SID, TOKEN, carrier
-from tests.server.phone.test_outbound import ORDER, PUBLIC, office
+from tests.protocols.twilio.carrier import CALL, SID, TOKEN, carrier
+from tests.protocols.twilio.test_outbound import ORDER, PUBLIC, office
 from tests.server.support import serving
 from tests.support import NoWeights, nothing_left, run
 from twilio.request_validator import RequestValidator

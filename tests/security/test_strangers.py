@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.protocols.openai_http.support import with_key
 from tests.security.strangers import (
     BINARY,
     CLOSE,
@@ -23,7 +24,6 @@ from tests.security.strangers import (
     socket,
     upgrade,
 )
-from tests.server.openai_http.support import with_key
 from tests.server.support import QUESTION, START, client, serving
 from tests.support import nothing_left, run, until
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -213,7 +213,7 @@ def test_who_says_nothing_is_sent_away(tmp_path: Path) -> None:
 def test_a_body_that_does_not_come_ends(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.server.limits._LINGER_S", 0.1)
+    monkeypatch.setattr("antiphon.server.body_limit._LINGER_S", 0.1)
 
     async def main() -> None:
         slow = serving(tmp_path, server__body_timeout_s=0.2)
@@ -230,7 +230,7 @@ def test_an_answered_request_does_not_go_on_sending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its body is thrown away for a while, for clients that read late, and then the connection ends."""
-    monkeypatch.setattr("antiphon.server.limits._LINGER_S", 0.3)
+    monkeypatch.setattr("antiphon.server.body_limit._LINGER_S", 0.3)
 
     async def main() -> None:
         async with nothing_left(), serving(tmp_path) as served, line(served.address) as stranger:

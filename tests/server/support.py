@@ -18,11 +18,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from antiphon.errors import AntiphonError
-from antiphon.models.pool import ModelSet
+from antiphon.models.model_set import ModelSet
 from antiphon.models.ports import Pcm16
+from antiphon.server.admission import Calls
 from antiphon.server.app import create_app
-from antiphon.server.calls import Calls
-from antiphon.server.serving import Server, listen
+from antiphon.server.lifecycle import Server, listen
 
 QUESTION = say(440, 640, silence_ms=1200)
 START = {"type": "start", "format": "pcm_s16le", "rate": 16_000}

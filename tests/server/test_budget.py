@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import pytest
 from tests.support import run
 
-from antiphon.server.budget import Allowance, Bucket, OverBudget, Rate, WorkBudget
+from antiphon.server.budget import Allowance, Bucket, OverBudget, WorkBudget, WorkRate
 
 SMALL = Allowance(
-    messages=Rate(10, 100),
-    requests=Rate(1, 5),
-    size_bytes=Rate(1_000, 10_000),
-    audio_s=Rate(2, 60),
-    work_s=Rate(0.1, 1.0),
+    messages=WorkRate(10, 100),
+    requests=WorkRate(1, 5),
+    size_bytes=WorkRate(1_000, 10_000),
+    audio_s=WorkRate(2, 60),
+    work_s=WorkRate(0.1, 1.0),
     patience_s=30.0,
 )
 
@@ -34,7 +34,7 @@ class Time:
 
 
 def test_a_burst_is_free_and_a_debt_is_waited_for() -> None:
-    bucket = Bucket(Rate(10, 100), 0.0)
+    bucket = Bucket(WorkRate(10, 100), 0.0)
     assert bucket.spend(100, 0.0) == 0
     assert bucket.spend(30, 0.0) == 3.0
     assert bucket.spend(0, 3.0) == 0
@@ -42,7 +42,7 @@ def test_a_burst_is_free_and_a_debt_is_waited_for() -> None:
 
 
 def test_as_much_as_is_there() -> None:
-    bucket = Bucket(Rate(1, 10), 0.0)
+    bucket = Bucket(WorkRate(1, 10), 0.0)
     assert bucket.take(7, 0.0) == 7
     assert bucket.take(7, 0.0) == 3
     assert bucket.take(7, 0.0) == 0
@@ -94,7 +94,7 @@ def test_the_time_that_a_message_takes_is_counted() -> None:
 def test_a_flood_gets_its_rate_and_no_more() -> None:
     """A client that sends as fast as it is read, for a minute: what it got is the burst and the rate."""
     time = Time()
-    patient = Allowance(messages=Rate(10, 100), patience_s=1e9)
+    patient = Allowance(messages=WorkRate(10, 100), patience_s=1e9)
     budget = time.budget(patient)
 
     async def flood() -> int:

@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.protocols.audiosocket.test_server import Asterisk
+from tests.protocols.browser.test_audio_in import container
 from tests.protocols.realtime import rtc
 from tests.protocols.realtime import support as realtime
 from tests.protocols.realtime.test_unmute import SMALLTALK, unmute
-from tests.server.phone import streams
-from tests.server.phone.test_audiosocket import Asterisk
+from tests.protocols.twilio import streams
 from tests.server.support import QUESTION, START, Served, client, serving
-from tests.server.test_audio_in import container
 from tests.support import run, say, until
 
-from antiphon.wire import audiosocket
+from antiphon.protocols.audiosocket import codec as audiosocket
 
 WATCHED = (
     *(
@@ -31,9 +31,9 @@ WATCHED = (
     "uvicorn.protocols.websockets",
 )
 KEPT = {
-    "antiphon.server.phone.compare.PhoneTurn",  # the latest turns, for `/calls/compare`
-    "antiphon.server.phone.audiosocket._Line",  # an error of asyncio's streams refers to the empty shell
-    "antiphon.wire.audiosocket.Decoder",
+    "antiphon.telephony.call_log.PhoneTurn",  # the latest turns, for `/calls/compare`
+    "antiphon.protocols.audiosocket.server._Line",  # an error of asyncio's streams refers to the empty shell
+    "antiphon.protocols.audiosocket.codec.AudioSocketDecoder",
     "antiphon.audio.encoding._Sink",  # PyAV's containers and their file refer to each other; it is empty
 }
 

@@ -7,30 +7,30 @@ from pathlib import Path
 
 import pytest
 from tests.cli.support import SCRIPTED, Command
-from tests.server.openai_http.support import Clock
+from tests.protocols.openai_http.support import Clock
 from tests.support import settings
 
 from antiphon.config import load
 from antiphon.errors import ConfigError
 from antiphon.server import client_secrets
 from antiphon.server.client_secrets import ClientSecrets, Pinned
+from antiphon.server.http_errors import RequestRefused
 from antiphon.server.keys import KeyBook, add_key, digest_of, new_key, read_keys, remove_key
-from antiphon.server.refusal import Refused
-from antiphon.server.usage import Ledger, Limits
+from antiphon.server.usage import UsageLedger, UsageLimits
 
 # --- keys as they are kept ------------------------------------------------------------------------
 
 
 def test_a_file_of_keys(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "keys.json"
-    clear, key = add_key(path, "phone", Limits(2, 3, 4))
+    clear, key = add_key(path, "phone", UsageLimits(2, 3, 4))
     other, _ = add_key(path, "web")
     assert path.stat().st_mode & 0o777 == 0o600
     assert clear not in path.read_text()
     assert len(clear) > 50
     assert clear != other
     assert read_keys(path)[0] == key
-    assert read_keys(path)[0].limits == Limits(2, 3, 4)
+    assert read_keys(path)[0].limits == UsageLimits(2, 3, 4)
     with pytest.raises(ConfigError, match="already"):
         add_key(path, "web")
     with pytest.raises(ConfigError, match="did you mean 'phone'"):
@@ -80,7 +80,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert clear.startswith("sk-antiphon-")
     (key,) = read_keys(tmp_path / "antiphon-keys.json")
     assert key.digest == digest_of(clear)
-    assert key.limits == Limits(max_sessions=2)
+    assert key.limits == UsageLimits(max_sessions=2)
     listed = command("keys", "list")
     assert "phone" in listed.stdout
     assert "2 calls, any min/day" in listed.stdout
@@ -96,23 +96,23 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_requests_per_minute() -> None:
     clock = Clock()
-    ledger, limits = Ledger(clock), Limits(requests_per_minute=2)
+    ledger, limits = UsageLedger(clock), UsageLimits(requests_per_minute=2)
     ledger.note_request("a", limits)
     clock.now_s += 30
     ledger.note_request("a", limits)
     ledger.note_request("b", limits)
-    with pytest.raises(Refused, match="2 requests a minute; try again in 30 s") as found:
+    with pytest.raises(RequestRefused, match="2 requests a minute; try again in 30 s") as found:
         ledger.note_request("a", limits)
     assert (found.value.status, found.value.headers["Retry-After"]) == (429, "30")
     clock.now_s += 30
     ledger.note_request("a", limits)
     for _ in range(100):
-        ledger.note_request("c", Limits())
+        ledger.note_request("c", UsageLimits())
 
 
 def test_minutes_per_day() -> None:
     clock = Clock(1_800_000_000 - 1_800_000_000 % 86_400)
-    ledger, limits = Ledger(clock), Limits(minutes_per_day=2)
+    ledger, limits = UsageLedger(clock), UsageLimits(minutes_per_day=2)
     with ledger.session("a", limits) as seat:
         assert seat.left_s == 120
         clock.now_s += 70
@@ -122,7 +122,7 @@ def test_minutes_per_day() -> None:
         assert seat.left_s == 30
     ledger.spend("a", 30)
     with (
-        pytest.raises(Refused, match="2 minutes of today") as found,
+        pytest.raises(RequestRefused, match="2 minutes of today") as found,
         ledger.session("a", limits),
     ):
         pass
@@ -132,10 +132,10 @@ def test_minutes_per_day() -> None:
 
 
 def test_sessions_at_a_time() -> None:
-    ledger, limits = Ledger(Clock()), Limits(max_sessions=1)
+    ledger, limits = UsageLedger(Clock()), UsageLimits(max_sessions=1)
     with (
         ledger.session("a", limits),
-        pytest.raises(Refused, match="1 calls at a time"),
+        pytest.raises(RequestRefused, match="1 calls at a time"),
         ledger.session("a", limits),
     ):
         pass
@@ -157,7 +157,7 @@ def test_a_secret_expires_and_the_store_is_bounded() -> None:
     assert found is not None
     assert found.pinned.session == {"voice": "a"}
     store.create(None, Pinned())
-    with pytest.raises(Refused, match="too many client secrets"):
+    with pytest.raises(RequestRefused, match="too many client secrets"):
         store.create(None, Pinned())
     clock.now_s += 60
     assert store.find(clear) is None

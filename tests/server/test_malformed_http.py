@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.protocols.services_support import service
 from tests.security.strangers import line, upgrade
-from tests.server.services.support import service
 from tests.server.support import serving
 
 from antiphon.models.ports import Kind
-from antiphon.server.headers import host_is_valid
+from antiphon.server.http_protocol import host_is_valid
 
 LONG = "n" * 300
 HOSTS = (

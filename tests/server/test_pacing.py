@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.server.phone.streams import dtmf_frame, media_frame, phone_call
+from tests.protocols.twilio.streams import dtmf_frame, media_frame, phone_call
 from tests.server.support import START, client, serving
 from tests.support import nothing_left, run, until
 
 from antiphon.errors import AudioError, ProtocolError
 from antiphon.models.ports import STT_RATE_HZ, Pcm16
-from antiphon.server.budget import Allowance, Rate, WorkBudget
-from antiphon.server.conversation_door import CallerAudio, DecodedAudio
-from antiphon.wire import conversation as wire
-from antiphon.wire import twilio
+from antiphon.protocols.browser import codec
+from antiphon.protocols.browser.server import CallerAudio, DecodedAudio
+from antiphon.protocols.twilio import codec as twilio
+from antiphon.server.budget import Allowance, WorkBudget, WorkRate
 
 
 @dataclass
@@ -46,7 +46,9 @@ class Ear:
         return WorkBudget(clock=lambda: self.now_s, cpu=lambda: 0.0, sleep=self.sleep)
 
 
-def caller_audio(ear: Any, start: wire.Start, told: Callable[[str], None] = print) -> CallerAudio:
+def caller_audio(
+    ear: Any, start: codec.StartCall, told: Callable[[str], None] = print
+) -> CallerAudio:
     audio = CallerAudio(ear, ear.budget(), told)
     audio.use(start)
     return audio
@@ -59,7 +61,7 @@ def caller_audio(ear: Any, start: wire.Start, told: Callable[[str], None] = prin
 def test_a_recording_sent_at_once_is_heard_at_its_rate(fmt: str, rate: int) -> None:
     async def main() -> None:
         ear = Ear()
-        audio = caller_audio(ear, wire.Start(format=fmt, rate=rate))
+        audio = caller_audio(ear, codec.StartCall(format=fmt, rate=rate))
         second = bytes(rate * (4 if fmt == "pcm_f32le" else 2))
         for number in range(1, 121):
             await audio.feed(second)
@@ -75,7 +77,7 @@ def test_a_recording_sent_at_once_is_heard_at_its_rate(fmt: str, rate: int) -> N
 def test_a_long_message_is_worked_on_in_slices(rate: int) -> None:
     async def main() -> None:
         ear = Ear()
-        audio = caller_audio(ear, wire.Start(format="pcm_s16le", rate=rate))
+        audio = caller_audio(ear, codec.StartCall(format="pcm_s16le", rate=rate))
         await audio.feed(bytes(rate * 2 * 50 + 1))
         assert max(ear.pieces_ms) <= 201
         assert ear.heard_s == pytest.approx(50)
@@ -93,7 +95,7 @@ def test_a_message_of_minutes_is_refused_before_it_is_looked_at(
 ) -> None:
     async def main() -> None:
         ear = Ear()
-        audio = caller_audio(ear, wire.Start(format=fmt, rate=rate))
+        audio = caller_audio(ear, codec.StartCall(format=fmt, rate=rate))
         with pytest.raises(AudioError, match="s of audio, the limit is 60 s; send it in smaller"):
             await audio.feed(bytes(size))
         assert ear.pieces_ms == []
@@ -153,7 +155,7 @@ def test_small_pieces_of_a_decoder_are_fed_together() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Budgets of a tenth, and no patience."""
-    allowance = Allowance(messages=Rate(100, 300), requests=Rate(10, 20), patience_s=0.3)
+    allowance = Allowance(messages=WorkRate(100, 300), requests=WorkRate(10, 20), patience_s=0.3)
     for door in ("conversation", "phone.media_stream"):
         monkeypatch.setattr(f"antiphon.server.{door}.WorkBudget", lambda: WorkBudget(allowance))
 
@@ -230,7 +232,7 @@ async def _flood(send: Callable[[], Any]) -> None:
 def test_a_text_frame_that_is_too_long_is_not_parsed(size: int) -> None:
     text = '{"type":"ping","x":"' + "x" * size + '"}'
     with pytest.raises(ProtocolError, match="characters, the limit is 262144"):
-        wire.decode(text)
+        codec.decode(text)
 
 
 @pytest.mark.parametrize("size", [4 << 20, 20 << 20])

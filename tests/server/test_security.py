@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 from starlette.requests import HTTPConnection
-from tests.server.openai_http.support import QUESTION, Clock, asked, sdk, use_clock, with_key
+from tests.protocols.openai_http.support import QUESTION, Clock, asked, sdk, use_clock, with_key
 from tests.server.support import START, Client, Served, client, serving
 from tests.support import nothing_left, run, settings, until
 from websockets.asyncio.client import connect
@@ -21,10 +21,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from antiphon.errors import ConfigError
+from antiphon.server.http_errors import RequestRefused
 from antiphon.server.keys import add_key, remove_key
-from antiphon.server.refusal import Refused
 from antiphon.server.security import Gate, is_local, is_loopback
-from antiphon.server.usage import Limits
+from antiphon.server.usage import UsageLimits
 
 KEY_ITEM = "openai-insecure-api-key."
 
@@ -119,7 +119,7 @@ def test_who_is_let_in_as_whom(
     connection = HTTPConnection({"type": "http", "client": (peer, 1), "headers": raw, "path": "/"})
     try:
         found: str | int = asyncio.run(gate.admit(connection, secrets_too=False)).name
-    except Refused as refused:
+    except RequestRefused as refused:
         found = refused.status
     assert found == outcome
 
@@ -284,7 +284,7 @@ def test_keys_are_revoked_while_the_server_runs(tmp_path: Path) -> None:
 
 
 def test_limits_of_a_key(tmp_path: Path) -> None:
-    clear, options = with_key(tmp_path, Limits(1, 2, 5))
+    clear, options = with_key(tmp_path, UsageLimits(1, 2, 5))
 
     async def main() -> None:
         async with nothing_left(), asked(tmp_path, clear, **options) as (served, sdk_client):
@@ -303,7 +303,7 @@ def test_limits_of_a_key(tmp_path: Path) -> None:
                 await sdk_client.audio.speech.create(input="Hi.", model="x", voice="alloy")
             clock.now_s += 86_400
             await sdk_client.audio.speech.create(input="One two.", model="x", voice="alloy")
-            left_s = ledger.left_s("tester", Limits(1, 2, 5))
+            left_s = ledger.left_s("tester", UsageLimits(1, 2, 5))
             assert left_s == pytest.approx(120 - 0.2, abs=0.05)
             for _ in range(4):
                 await sdk_client.models.list()
@@ -314,7 +314,7 @@ def test_limits_of_a_key(tmp_path: Path) -> None:
 
 
 def test_recordings_and_answers_cost_minutes(tmp_path: Path) -> None:
-    limits = Limits(minutes_per_day=1)
+    limits = UsageLimits(minutes_per_day=1)
     clear, options = with_key(tmp_path, limits)
 
     async def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from antiphon.config.sections import ServerSettings
 from antiphon.errors import ConfigError
-from antiphon.server.traffic import Pace, Rate, Strangers
+from antiphon.server.traffic import Rate, ReadPace, Strangers
 
 
 @dataclass(eq=False)
@@ -35,7 +35,7 @@ def enter(all_of_them: Strangers, host: str, idle: bool = True) -> tuple[Somebod
 
 
 def test_a_rate_is_kept_and_a_debt_is_waited_for() -> None:
-    pace = Pace(Rate(10, 20))
+    pace = ReadPace(Rate(10, 20))
     pace.spend(20, 100.0)
     assert pace.wait_s(100.0) == pytest.approx(0)
     pace.spend(30, 100.0)
@@ -48,7 +48,7 @@ def test_a_rate_is_kept_and_a_debt_is_waited_for() -> None:
 
 
 def test_what_was_given_back_was_not_taken() -> None:
-    pace = Pace(Rate(10, 20))
+    pace = ReadPace(Rate(10, 20))
     pace.spend(50, 0.0)
     pace.give_back(50)
     pace.spend(20, 0.0)

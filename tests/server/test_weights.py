@@ -23,7 +23,7 @@ from antiphon.models.ports import STT_RATE_HZ, Kind, Pcm16, SpeechRequest
 from antiphon.models.registry import shared_registry
 from antiphon.models.store import WeightStore
 from antiphon.server.app import create_app
-from antiphon.server.serving import Server, listen
+from antiphon.server.lifecycle import Server, listen
 
 pytestmark = pytest.mark.weights
 

@@ -10,7 +10,7 @@ from typing import Any
 from tests.support import NoWeights, settings
 
 from antiphon.server.app import create_app
-from antiphon.server.serving import Server, listen
+from antiphon.server.lifecycle import Server, listen
 
 WAIT_S = 15.0
 

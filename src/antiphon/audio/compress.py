@@ -1,6 +1,6 @@
 """Small audio for the way over a network: WAV or any other audio -> MP3 (or Opus, FLAC ...) and back to WAV.
 
-Also offers the names under which the modular pipeline system had these functions. Knows no network.
+Also offers the names under which the modular pipeline system had these functions.
 """
 
 from __future__ import annotations

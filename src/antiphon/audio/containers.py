@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from antiphon.audio import decoders
-from antiphon.audio.decoder_link import Kind
+from antiphon.audio.decoder_link import MessageKind
 from antiphon.audio.encoding import (
     CONTENT_TYPES,
     FORMATS,
@@ -28,7 +28,7 @@ from antiphon.audio.encoding import (
     wav_header,
 )
 from antiphon.audio.framing import Pcm16
-from antiphon.audio.streaming import StreamDecoder
+from antiphon.audio.streaming_decoder import StreamDecoder
 from antiphon.errors import AudioError
 from antiphon.files import open_regular
 
@@ -109,9 +109,9 @@ def _decode_open(file: IO[bytes], rate_hz: int | None, max_duration_s: float) ->
     samples = bytearray()
     with closing(decoders.decode_file(file, rate_hz, max_duration_s)) as messages:
         for kind, body in messages:
-            if kind is Kind.PCM and len(samples) + len(body) <= most_bytes:
+            if kind is MessageKind.PCM and len(samples) + len(body) <= most_bytes:
                 samples += body
-            elif kind is Kind.FACTS:
+            elif kind is MessageKind.FACTS:
                 return Decoded(_pcm(samples), **json.loads(body))
             else:
                 raise decoders.DecoderLost("crashed")

@@ -14,7 +14,7 @@ WANTED = struct.Struct(">QI")
 """Where in the file, and how many bytes at most."""
 
 
-class Kind(Enum):
+class MessageKind(Enum):
     """What a message means. The body is text in JSON or UTF-8 where no bytes are meant."""
 
     JOB = b"J"
@@ -41,16 +41,16 @@ class Kind(Enum):
     """About a decoder, from the process that forked it: the number of the signal that ended it, 0 if none did."""
 
 
-def pack(kind: Kind, body: bytes = b"") -> bytes:
+def pack(kind: MessageKind, body: bytes = b"") -> bytes:
     return _HEADER.pack(kind.value, len(body)) + body
 
 
-def send(connection: socket.socket, kind: Kind, body: bytes = b"") -> None:
+def send(connection: socket.socket, kind: MessageKind, body: bytes = b"") -> None:
     """Raises OSError when the other side is gone."""
     connection.sendall(pack(kind, body))
 
 
-def receive(stream: BinaryIO) -> tuple[Kind, bytes] | None:
+def receive(stream: BinaryIO) -> tuple[MessageKind, bytes] | None:
     """The next message; None when the other side is gone, also in the middle of one. Raises OSError."""
     head = stream.read(_HEADER.size)
     if len(head) < _HEADER.size:
@@ -59,4 +59,4 @@ def receive(stream: BinaryIO) -> tuple[Kind, bytes] | None:
     if length > MAX_BODY_BYTES:
         raise ConnectionError(f"a message of {length} bytes between decoder processes")
     body = stream.read(length)
-    return (Kind(letter), body) if len(body) == length else None
+    return (MessageKind(letter), body) if len(body) == length else None

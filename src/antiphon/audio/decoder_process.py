@@ -29,8 +29,8 @@ from typing import IO, Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from antiphon.audio import _files, _recordings
-from antiphon.audio.decoder_link import WANTED, Kind, receive, send
+from antiphon.audio import decoder_jobs
+from antiphon.audio.decoder_link import WANTED, MessageKind, receive, send
 from antiphon.audio.encoding import wav_header
 from antiphon.audio.framing import Pcm16, pcm_to_bytes
 from antiphon.errors import AudioError
@@ -70,7 +70,7 @@ def main() -> None:
 def _touch() -> None:
     """Decode some silence of our own, so that forks share what decoding needs."""
     silence = wav_header(48_000, 9_600) + bytes(9_600)
-    _files.decode(io.BytesIO(silence), 16_000, 1.0, lambda _: None, lambda _: None)
+    decoder_jobs.decode_whole_file(io.BytesIO(silence), 16_000, 1.0, lambda _: None, lambda _: None)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -126,7 +126,7 @@ class _Forks:
         except OSError as error:
             with suppress(OSError):
                 reason = f"no process for decoding can be started ({error.strerror}); try again"
-                send(connection, Kind.REFUSED, reason.encode())
+                send(connection, MessageKind.REFUSED, reason.encode())
             connection.close()
         else:
             if not process:
@@ -153,7 +153,7 @@ class _Forks:
             number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
             connection.setblocking(False)
             with suppress(OSError):
-                send(connection, Kind.DIED, str(number).encode())
+                send(connection, MessageKind.DIED, str(number).encode())
         connection.close()
 
     def _kill_all(self) -> None:
@@ -223,26 +223,26 @@ def _serve(connection: socket.socket, stream: BinaryIO) -> None:
 
     def give(pcm: Pcm16) -> None:
         for at in range(0, len(pcm), _PIECE_SAMPLES):
-            send(connection, Kind.PCM, pcm_to_bytes(pcm[at : at + _PIECE_SAMPLES]))
+            send(connection, MessageKind.PCM, pcm_to_bytes(pcm[at : at + _PIECE_SAMPLES]))
 
     def refuse(error: AudioError) -> None:
-        send(connection, Kind.REFUSED, str(error).encode())
+        send(connection, MessageKind.REFUSED, str(error).encode())
 
     try:
         if "max_gap_s" in wanted:
             _bound_memory(_STREAM_MEMORY_BYTES)
-            pieces = _recordings.Pieces(stream, _paced())
-            _recordings.decode(pieces, wanted["max_gap_s"], give, refuse)
+            pieces = decoder_jobs.Pieces(stream, _paced())
+            decoder_jobs.decode_recording(pieces, wanted["max_gap_s"], give, refuse)
         else:
             file = io.BufferedReader(_DistantFile(connection, stream, wanted["size"]), _READ_BYTES)
             joined = _Joined(give)
             facts = _decode_file(file, wanted, joined.add)
             joined.flush()
-            send(connection, Kind.FACTS, json.dumps(asdict(facts)).encode())
+            send(connection, MessageKind.FACTS, json.dumps(asdict(facts)).encode())
     except AudioError as error:
         refuse(error)
     except MemoryError:
-        send(connection, Kind.MEMORY)
+        send(connection, MessageKind.MEMORY)
 
 
 def _paced() -> Callable[[], None]:
@@ -291,9 +291,9 @@ class _DistantFile(io.RawIOBase):
         return self._size is not None
 
     def readinto(self, buffer: Any) -> int:
-        send(self._connection, Kind.READ, WANTED.pack(self._at, len(buffer)))
-        kind, data = receive(self._stream) or (Kind.END, b"")
-        if kind is not Kind.DATA:
+        send(self._connection, MessageKind.READ, WANTED.pack(self._at, len(buffer)))
+        kind, data = receive(self._stream) or (MessageKind.END, b"")
+        if kind is not MessageKind.DATA:
             raise ConnectionError("whoever wanted the file decoded is gone")
         buffer[: len(data)] = data
         self._at += len(data)
@@ -314,7 +314,7 @@ class _DistantFile(io.RawIOBase):
 
 def _decode_file(
     file: IO[bytes], wanted: Mapping[str, Any], give: Callable[[Pcm16], None]
-) -> _files.Facts:
+) -> decoder_jobs.Facts:
     os.nice(_NICENESS)
     _bound_memory(_FILE_MEMORY_BYTES)
     _bound_cpu(_CPU_S)
@@ -328,7 +328,9 @@ def _decode_file(
             _bound_cpu(bound_s)
 
     try:
-        return _files.decode(file, wanted["rate_hz"], wanted["max_duration_s"], give, on_duration)
+        return decoder_jobs.decode_whole_file(
+            file, wanted["rate_hz"], wanted["max_duration_s"], give, on_duration
+        )
     except (AudioError, ConnectionError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes PyAV raise

@@ -20,7 +20,7 @@ from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import IO, Any, Literal
 
-from antiphon.audio.decoder_link import WANTED, Kind, receive, send
+from antiphon.audio.decoder_link import WANTED, MessageKind, receive, send
 from antiphon.errors import AudioError, BusyError
 
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "LANG", "LC_ALL")
@@ -82,7 +82,7 @@ class Decoders:
             with theirs:
                 for end in (ours, theirs):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-                send(ours, Kind.JOB, json.dumps(job).encode())
+                send(ours, MessageKind.JOB, json.dumps(job).encode())
                 self._hand_over(theirs.fileno())
         except BaseException:
             ours.close()
@@ -166,7 +166,7 @@ def lost(body: bytes) -> DecoderLost:
 
 def decode_file(
     file: IO[bytes], rate_hz: int | None, max_duration_s: float
-) -> Generator[tuple[Kind, bytes], None, None]:
+) -> Generator[tuple[MessageKind, bytes], None, None]:
     """Decode a file in a process of its own: `PCM` messages, then one of `FACTS`.
 
     The process asks for the bytes that it needs. Raises AudioError, and BusyError when too many others wait.
@@ -180,13 +180,13 @@ def decode_file(
         with shared.open(job) as connection, connection.makefile("rb") as stream:
             while True:
                 connection.settimeout(max(0.01, deadline_s - time.monotonic()))
-                kind, body = receive(stream) or (Kind.DIED, b"")
-                if kind is Kind.READ:
-                    send(connection, Kind.DATA, content.read(*WANTED.unpack(body)))
+                kind, body = receive(stream) or (MessageKind.DIED, b"")
+                if kind is MessageKind.READ:
+                    send(connection, MessageKind.DATA, content.read(*WANTED.unpack(body)))
                     continue
                 _raise_if_lost(kind, body)
                 yield kind, body
-                if kind is Kind.FACTS:
+                if kind is MessageKind.FACTS:
                     return
     except TimeoutError:
         raise DecoderLost("time") from None
@@ -213,10 +213,10 @@ class _Content:
         return self._file.read(min(size, _MAX_READ_BYTES))
 
 
-def _raise_if_lost(kind: Kind, body: bytes) -> None:
-    if kind is Kind.REFUSED:
+def _raise_if_lost(kind: MessageKind, body: bytes) -> None:
+    if kind is MessageKind.REFUSED:
         raise AudioError(body.decode())
-    if kind is Kind.MEMORY:
+    if kind is MessageKind.MEMORY:
         raise DecoderLost("memory")
-    if kind is Kind.DIED:
+    if kind is MessageKind.DIED:
         raise lost(body)

@@ -5,18 +5,17 @@ follows the signal; WebRTC `modules/audio_processing/ns`), through the package `
 BSD code, no dependencies, wheels for Linux). Measured beside RNNoise (`pyrnnoise`, whose package brings matplotlib)
 in white noise around the embedded voice, with Moonshine's wrong words of 112:
 
-    SNR in dB                20   10    5    0    noise   lag      CPU per s of audio
+   SNR in dB                20   10    5    0    noise   lag      CPU per s of audio
     as it is                  4    7   21   47     0 dB     0       0
     this filter, level 1      4   10   15   40    -6 dB     6 ms    1.3 ms
     this filter, level 2      4    8   10   26   -12 dB     6 ms    1.3 ms
     this filter, level 3      4    9   12   36   -17 dB     6 ms    1.3 ms
     this filter, level 4      4    9   16   34   -21 dB     6 ms    1.3 ms
-    RNNoise at 48 kHz        14   19   23   55   -40 dB    20 ms   38 ms
+   RNNoise at 48 kHz        14   19   23   55   -40 dB    20 ms   38 ms
 
 What takes away more noise takes away speech as well, so level 2 is the default; in a quiet room none is better.
 
 The filter works at 16 kHz; other rates are resampled. It needs about half a second to know the noise of a room.
-Knows no model and no call.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Two sines per key, by ITU-T Recommendation Q.23; timing and tolerances in the spirit of Q.24: a key sounds for at least
 40 ms, frequencies may be 1.5 % off. Recognised by the Goertzel algorithm (G. Goertzel, 1958), eight frequencies over
-windows of 25 ms. Knows no call and no protocol.
+windows of 25 ms.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@ Encoding and decoding are one table look-up each. The tables are computed at imp
 ITU-T Recommendation G.711 in the form that ITU-T's own reference software (G.191) uses: negative samples
 are taken by one's complement, so that both halves of the scale are cut at the same magnitudes. (Python's
 old `audioop` and Sun's g711.c negate instead and are off by one step for some negative values.)
-
-Knows nothing of packets, sample rates or protocols.
 """
 
 from __future__ import annotations

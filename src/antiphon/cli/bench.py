@@ -18,8 +18,9 @@ from antiphon.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from antiphon.client.bench.capacity import Level
-    from antiphon.client.bench.servers import Arm
+    from antiphon.client.bench.capacity import LoadLevel
+    from antiphon.client.bench.contenders import SimulatedDelays
+    from antiphon.client.bench.servers import Contender
     from antiphon.client.bench.turn import Contestant
     from antiphon.client.phone.clips import Clip
 
@@ -54,8 +55,8 @@ def vad(
     as_table: Annotated[bool, typer.Option("--table", help="Print a Markdown table.")] = False,
 ) -> None:
     """Compare voice activity detectors on speech in noise."""
-    from antiphon.cli.settings import weight_store
-    from antiphon.client import vad_bench
+    from antiphon.cli.common import weight_store
+    from antiphon.client.bench import vad_bench
 
     result = vad_bench.run(weight_store(), sentences)
     text = json.dumps(result, indent=2)
@@ -75,10 +76,10 @@ def turn(
     as_json: AsJson = False,
 ) -> None:
     """Ask questions over the telephone wire in real time, and measure how long the answers take to be heard."""
-    from antiphon.client.bench import arms, show
+    from antiphon.client.bench import contenders, result_tables
     from antiphon.client.bench import turn as bench_turn
 
-    questions = [bench_turn.Asked(clip, pause) for clip, pause in _questions(say)]
+    questions = [bench_turn.BenchQuestion(clip, pause) for clip, pause in _questions(say)]
     asked = [questions[index % len(questions)] for index in range(turns)]
 
     def on_turn(server: str, question: Any, figures: Any) -> None:
@@ -89,13 +90,16 @@ def turn(
 
     with tempfile.TemporaryDirectory() as folder:
         contestants = _contestants(
-            Path(folder), lambda more: arms.turn_arms((*more, *(sets or ())), arms.find_peer(peer))
+            Path(folder),
+            lambda more: contenders.turn_contenders(
+                (*more, *(sets or ())), contenders.find_peer(peer)
+            ),
         )
         bench_turn.compare(contestants, asked, per_call=per_call, core=None, on_turn=on_turn)
     found = bench_turn.summary(contestants)
     settings = {"turns": turns, "per_call": per_call, "set": sets or []}
-    result = _finish("turn", settings, found, output, show.turn_chart)
-    _print(result, as_json, show.turn_table(result), show.stages_table(result))
+    result = _finish("turn", settings, found, output, result_tables.turn_chart)
+    _print(result, as_json, result_tables.turn_table(result), result_tables.stages_table(result))
 
 
 @app.command("capacity")
@@ -119,27 +123,34 @@ def capacity(
     as_json: AsJson = False,
 ) -> None:
     """Find out how many calls one core holds, with models that only take their time; beside Pipecat's bot."""
-    from antiphon.client.bench import arms, show
     from antiphon.client.bench import capacity as bench_capacity
-    from antiphon.client.bench.load import Manner
+    from antiphon.client.bench import contenders, result_tables
+    from antiphon.client.bench.load import CallerBehaviour
     from antiphon.client.bench.servers import apart
 
-    plan = bench_capacity.Plan(
+    plan = bench_capacity.RampPlan(
         1 if here else base, growth, most, settle, window, 5 if here else 20, idle
     )
-    delays = arms.Delays()
-    servers = _here(sets) if here else arms.capacity_arms(delays, sets or (), arms.find_peer(peer))
-    servers = [arm for arm in servers if only in arm.name]
-    manner = Manner([clip for clip, pause in _questions(say) if not pause])
+    delays = contenders.SimulatedDelays()
+    servers = _here(sets) if here else _compared(delays, sets, peer)
+    servers = [contender for contender in servers if only in contender.name]
+    behaviour = CallerBehaviour([clip for clip, pause in _questions(say) if not pause])
 
     with apart(not here) as core:
         runs = bench_capacity.compare(
-            servers, manner, plan, repeats=1 if here else repeats, core=core, on_level=_tell_level
+            servers,
+            behaviour,
+            plan,
+            repeats=1 if here else repeats,
+            core=core,
+            on_level=_tell_level,
         )
     found = {**bench_capacity.summary(runs), "runs": runs}
     settings = {**asdict(plan), "core": core, "delays": asdict(delays), "set": sets or []}
-    result = _finish("here" if here else "capacity", settings, found, output, show.capacity_chart)
-    _print(result, as_json, show.capacity_table(result))
+    result = _finish(
+        "here" if here else "capacity", settings, found, output, result_tables.capacity_chart
+    )
+    _print(result, as_json, result_tables.capacity_table(result))
     if here:
         _offer_limit(runs, yes)
 
@@ -156,19 +167,20 @@ def barge_in(
     as_json: AsJson = False,
 ) -> None:
     """Interrupt the agent, and make sounds that are no interruption, at random moments."""
-    from antiphon.cli.settings import weight_store
-    from antiphon.client.bench import arms, barge_in, show
+    from antiphon.cli.common import weight_store
+    from antiphon.client.bench import contenders, interruption_bench, result_tables
     from antiphon.client.bench.questions import speak_texts
     from antiphon.client.phone.clips import RATE_HZ, make_clip
 
     said = speak_texts(
-        weight_store(), ("Tell me a story.", *barge_in.INTERRUPTIONS, *barge_in.SIGNS)
+        weight_store(),
+        ("Tell me a story.", *interruption_bench.INTERRUPTIONS, *interruption_bench.SIGNS),
     )
-    last = 1 + len(barge_in.INTERRUPTIONS)
-    coughs = [make_clip("cough", barge_in.cough(index), RATE_HZ) for index in range(8)]
-    trials = barge_in.trials(said[1:last], said[last:], coughs, count, seed)
+    last = 1 + len(interruption_bench.INTERRUPTIONS)
+    coughs = [make_clip("cough", interruption_bench.cough(index), RATE_HZ) for index in range(8)]
+    trials = interruption_bench.trials(said[1:last], said[last:], coughs, count, seed)
 
-    def on_trial(server: str, outcome: barge_in.Outcome) -> None:
+    def on_trial(server: str, outcome: interruption_bench.Outcome) -> None:
         delay = "" if outcome.stop_ms is None else f"{outcome.stop_ms:.0f} ms"
         typer.echo(
             f"{server:10} {outcome.name:40} {outcome.result:8} {delay} {outcome.trouble}", err=True
@@ -177,14 +189,22 @@ def barge_in(
     with tempfile.TemporaryDirectory() as folder:
         contestants = _contestants(
             Path(folder),
-            lambda more: arms.barge_in_arms(
-                (*more, *(sets or ())), arms.find_peer(peer), barge_in.STORY
+            lambda more: contenders.interruption_contenders(
+                (*more, *(sets or ())), contenders.find_peer(peer), interruption_bench.STORY
             ),
         )
-        outcomes = barge_in.compare(contestants, said[0], trials, core=None, on_trial=on_trial)
+        outcomes = interruption_bench.compare(
+            contestants, said[0], trials, core=None, on_trial=on_trial
+        )
     settings = {"count": count, "seed": seed, "set": sets or []}
-    result = _finish("barge-in", settings, barge_in.summary(outcomes), output, show.barge_in_chart)
-    _print(result, as_json, show.barge_in_table(result))
+    result = _finish(
+        "barge-in",
+        settings,
+        interruption_bench.summary(outcomes),
+        output,
+        result_tables.barge_in_chart,
+    )
+    _print(result, as_json, result_tables.barge_in_table(result))
 
 
 @app.command("soak")
@@ -201,27 +221,27 @@ def soak(
     as_json: AsJson = False,
 ) -> None:
     """Call again and again, and see whether anything of the calls remains."""
-    from antiphon.client.bench import arms, show
+    from antiphon.client.bench import contenders, result_tables
     from antiphon.client.bench import soak as bench_soak
-    from antiphon.client.bench.load import Manner
+    from antiphon.client.bench.load import CallerBehaviour
     from antiphon.client.bench.servers import apart
 
     if models not in ("fake", "default"):
         raise ConfigError(f"--models is fake or default, got {models!r}")
-    plan = bench_soak.Plan(calls, at_once, samples)
-    manner = Manner(
+    plan = bench_soak.SoakPlan(calls, at_once, samples)
+    behaviour = CallerBehaviour(
         [clip for clip, pause in _questions(say) if not pause], answer_limit_s=20, first_s=0.3
     )
-    arm = arms.soak_arm(models == "fake", sets or ())
+    contender = contenders.soak_contender(models == "fake", sets or ())
 
     def on_sample(sample: bench_soak.Sample) -> None:
         typer.echo(f"{sample.calls:6} calls  {sample.memory_mb} MB  {sample.tasks} tasks", err=True)
 
     with apart(models == "fake") as core:
-        found = bench_soak.soak(arm, manner, plan, core=core, on_sample=on_sample)
+        found = bench_soak.soak(contender, behaviour, plan, core=core, on_sample=on_sample)
     settings = {**asdict(plan), "models": models, "core": core, "set": sets or []}
-    result = _finish("soak", settings, found, output, show.soak_chart)
-    _print(result, as_json, show.soak_table(result))
+    result = _finish("soak", settings, found, output, result_tables.soak_chart)
+    _print(result, as_json, result_tables.soak_table(result))
 
 
 # -- what they share --------------------------------------------------------------------------------
@@ -233,7 +253,7 @@ def _questions(say: list[Path] | None) -> list[tuple[Clip, bool]]:
 
     if say:
         return [(load_clip(path), False) for path in say]
-    from antiphon.cli.settings import weight_store
+    from antiphon.cli.common import weight_store
     from antiphon.client.bench.questions import QUESTIONS, clips_of, speak_questions
 
     spoken = speak_questions(weight_store(), len(QUESTIONS))
@@ -242,15 +262,15 @@ def _questions(say: list[Path] | None) -> list[tuple[Clip, bool]]:
 
 def _contestants(folder: Path, make: Any) -> list[Contestant]:
     """Ours traces its calls into `folder`: its turn records are taken from there."""
-    from antiphon.client.bench.traces import Traces
+    from antiphon.client.bench.traced_records import Traces
     from antiphon.client.bench.turn import Contestant
 
     traces = Traces(folder)
     ours, *others = make(traces.settings())
-    return [Contestant(ours, traces), *(Contestant(arm) for arm in others)]
+    return [Contestant(ours, traces), *(Contestant(contender) for contender in others)]
 
 
-def _tell_level(server: str, level: Level) -> None:
+def _tell_level(server: str, level: LoadLevel) -> None:
     delay = level.voice_to_voice_ms or {"median": 0.0, "p95": 0.0}
     cpu = level.cpu_ms_per_call_s or 0.0
     typer.echo(
@@ -260,10 +280,16 @@ def _tell_level(server: str, level: Level) -> None:
     )
 
 
-def _here(sets: list[str] | None) -> list[Arm]:
-    from antiphon.client.bench import arms
+def _here(sets: list[str] | None) -> list[Contender]:
+    from antiphon.client.bench import contenders
 
-    return [arms.antiphon("antiphon", (*arms.QUIET, *arms.OPEN, *(sets or ())))]
+    return [contenders.antiphon("antiphon", (*contenders.QUIET, *contenders.OPEN, *(sets or ())))]
+
+
+def _compared(delays: SimulatedDelays, sets: list[str] | None, peer: str) -> list[Contender]:
+    from antiphon.client.bench import contenders
+
+    return contenders.capacity_contenders(delays, sets or (), contenders.find_peer(peer))
 
 
 def _offer_limit(runs: Mapping[str, Sequence[Mapping[str, Any]]], yes: bool) -> None:

@@ -48,7 +48,7 @@ def dial(
     """Call somebody, by the server that `antiphon serve` runs. Ends with 1 when nobody took the call."""
     import httpx
 
-    from antiphon.cli.settings import settings_with
+    from antiphon.cli.common import settings_with
 
     settings = settings_with(sets or [])
     order = {

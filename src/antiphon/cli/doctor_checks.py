@@ -1,6 +1,6 @@
 """What `antiphon doctor` looks at: each check says what it found and what to do about it.
 
-Checks only look: nothing is loaded, fetched, bound for longer than a moment, or changed. Knows no terminal.
+Checks only look: nothing is loaded, fetched, bound for longer than a moment, or changed.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _import_error(module: str) -> str:
 
 def check_models(settings: Settings) -> Iterator[Finding]:
     """The models that are named exist, and their weights are here."""
-    from antiphon.server.loading import chains
+    from antiphon.server.model_loading import chains
 
     store = WeightStore()
     try:
@@ -229,7 +229,7 @@ def check_port(settings: Settings) -> Iterator[Finding]:
 
 def check_endpoints(settings: Settings) -> Iterator[Finding]:
     """Does every HTTP endpoint that the language models name answer?"""
-    from antiphon.server.loading import chains
+    from antiphon.server.model_loading import chains
 
     try:
         llm = next(chain for chain in chains(settings) if chain.kind is Kind.LLM)

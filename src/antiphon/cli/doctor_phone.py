@@ -1,7 +1,7 @@
 """`antiphon doctor --phone`: the telephone from outside in, in the order in which a call comes.
 
 Credentials, the REST API, the number's webhook, the public address, signatures, the websocket. Nothing is changed and
-nobody is called; the webhook is asked once with a signed request, as Twilio would ask it. Knows no terminal.
+nobody is called; the webhook is asked once with a signed request, as Twilio would ask it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def check_rest(phone: PhoneSettings) -> Iterator[Finding]:
 
 
 async def _look_up(phone: PhoneSettings) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    from antiphon.server.phone.rest import TwilioRest
+    from antiphon.protocols.twilio.rest import TwilioRest
 
     async with TwilioRest(phone) as rest:
         account = await rest.account()

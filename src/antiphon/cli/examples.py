@@ -1,6 +1,6 @@
 """`env.example` and `antiphon.example.toml`: every setting with its default, commented out.
 
-Made by `python -m antiphon.cli.reference docs/reference/configuration.md`. Knows no setting.
+Made by `python -m antiphon.cli.reference docs/reference/configuration.md`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from antiphon.cli.reference import Section, sections
+from antiphon.cli.reference import ReferenceSection, sections
 from antiphon.config import PREFIX
 
 TOML, ENV = "antiphon.example.toml", "env.example"
@@ -71,7 +71,7 @@ def env() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _toml_lines(section: Section) -> Iterator[str]:
+def _toml_lines(section: ReferenceSection) -> Iterator[str]:
     for key, value, text in section.rows:
         yield from _comment(text)
         yield _entry(f"{key} = ", _toml_value(value))

@@ -10,19 +10,17 @@ from typing import Any, NoReturn
 import typer
 
 from antiphon.cli import (
+    api_keys,
     bench,
-    call,
     dial,
     doctor,
     install,
-    keys,
-    models,
-    replay,
-    report,
+    phone_call,
     run,
     serve,
-    service,
     talk,
+    trace_files,
+    weights,
 )
 from antiphon.errors import AntiphonError, SettingsError
 
@@ -34,16 +32,16 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("serve")(serve.serve)
-app.command("service")(service.service)
+app.command("service")(serve.service)
 app.command("run")(run.run)
 app.command("talk")(talk.talk)
-app.command("call")(call.call)
+app.command("call")(phone_call.call)
 app.command("dial")(dial.dial)
-app.command("report")(report.report)
-app.command("replay")(replay.replay)
+app.command("report")(trace_files.report)
+app.command("replay")(trace_files.replay)
 app.command("doctor")(doctor.doctor)
-app.add_typer(models.app, name="models")
-app.add_typer(keys.app, name="keys")
+app.add_typer(weights.app, name="models")
+app.add_typer(api_keys.app, name="keys")
 app.add_typer(install.app, name="install")
 app.add_typer(bench.app, name="bench")
 

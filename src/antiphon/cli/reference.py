@@ -1,7 +1,6 @@
 """The reference of all settings, made from the settings themselves: `python -m antiphon.cli.reference PAGE`.
 
-The same command writes `env.example` and `antiphon.example.toml` into the folder above `docs`. Knows no setting: names,
-defaults and descriptions are read from `config` and the policy's source.
+The same command writes `env.example` and `antiphon.example.toml` into the folder above `docs`.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ nearest one is suggested; other programs' variables in `.env` are left alone.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Section:
+class ReferenceSection:
     """Settings that share the first part of their names; `name` is empty for those of no section."""
 
     name: str
@@ -64,20 +63,20 @@ class Section:
     """Last part of the name, default, description."""
 
 
-def sections() -> list[Section]:
+def sections() -> list[ReferenceSection]:
     """Every setting that there is, in the order of the settings object; those of no section last."""
-    found: list[Section] = []
+    found: list[ReferenceSection] = []
     single: list[tuple[str, Any, str]] = []
     for name, field in Settings.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found.append(Section(name, _about(kind), _of_model(kind)))
+            found.append(ReferenceSection(name, _about(kind), _of_model(kind)))
         elif dataclasses.is_dataclass(kind):
             about = "How a call is conducted. All times are milliseconds."
-            found.append(Section(name, about, _of_policy()))
+            found.append(ReferenceSection(name, about, _of_policy()))
         else:
             single.append((name, _default(field), field.description or ""))
-    return [*found, Section("", "Of no section.", single)]
+    return [*found, ReferenceSection("", "Of no section.", single)]
 
 
 def page() -> str:
@@ -91,7 +90,7 @@ def _about(kind: type[BaseModel]) -> str:
     return "" if text.startswith("!!!") or "Usage Documentation" in text else text
 
 
-def _table(section: Section) -> str:
+def _table(section: ReferenceSection) -> str:
     prefix = f"{section.name}." if section.name else ""
     lines = [f"## {section.name or 'Others'}\n"]
     if section.about:

@@ -30,11 +30,10 @@ def run(
     """Answer a spoken question in a file with a spoken answer in a file."""
     from antiphon.audio.containers import decode_file
     from antiphon.audio.encoding import encode_file, format_of
-    from antiphon.cli.files import check_place, write_whole
-    from antiphon.cli.settings import quiet_log, settings_with, weight_store
+    from antiphon.cli.common import check_place, quiet_log, settings_with, weight_store, write_whole
     from antiphon.local import Engine
-    from antiphon.server.files import result_fields
-    from antiphon.server.loading import check_models
+    from antiphon.protocols.openai_http.speech_to_speech import result_fields
+    from antiphon.server.model_loading import check_models
 
     # Whatever can be wrong is found out before models are loaded.
     fmt = format_of(output)

@@ -1,4 +1,4 @@
-"""The systemd units of the server and of the model services, as text. Knows no file system.
+"""The systemd units of the server and of the model services, as text.
 
 What an option is for: systemd.exec(5), systemd.service(5), systemd.socket(5).
 """

@@ -18,8 +18,8 @@ import typer
 from antiphon.errors import AntiphonError, ConfigError, ProtocolError
 
 if TYPE_CHECKING:
+    from antiphon.client.call_table import CallTable
     from antiphon.client.live_view import LiveView
-    from antiphon.client.session_table import Session
     from antiphon.client.sound_card import SoundCard
     from antiphon.client.talk_call import TalkCall
     from antiphon.models.ports import Pcm16
@@ -30,7 +30,7 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    session: Session
+    session: CallTable
     heard: Pcm16
     rate_hz: int
     trouble: AntiphonError | None
@@ -64,13 +64,13 @@ def talk(
     A server with keys is told the one in ANTIPHON_API_KEY.
     """
     from antiphon.client.local_server import server_for
-    from antiphon.client.transfer import check_codec
+    from antiphon.client.microphone import check_codec
 
     # Whatever can be wrong is found out before a server is started.
     if codec is not None:
         check_codec(codec)
     settings = _server_settings(url, silence_ms, sets or [])
-    spoken, card = _ear(question, output)
+    spoken, card = _audio_input(question, output)
     with server_for(url and _address(url), settings, _tell_start) as (address, _):
         outcome = asyncio.run(_converse(address, codec, spoken, card))
         _show(outcome.session, as_json)
@@ -96,7 +96,9 @@ def _server_settings(url: str | None, silence_ms: int | None, sets: list[str]) -
     return []
 
 
-def _ear(question: Path | None, output: Path | None) -> tuple[Pcm16 | None, SoundCard | None]:
+def _audio_input(
+    question: Path | None, output: Path | None
+) -> tuple[Pcm16 | None, SoundCard | None]:
     """-> the file to speak, or the sound card. Raises AudioError, ConfigError."""
     if question is None:
         if output is not None:
@@ -106,7 +108,7 @@ def _ear(question: Path | None, output: Path | None) -> tuple[Pcm16 | None, Soun
         return None, SoundCard()
     from antiphon.audio.containers import decode_file
     from antiphon.audio.encoding import format_of
-    from antiphon.cli.files import check_place
+    from antiphon.cli.common import check_place
 
     if output is not None:
         format_of(output)
@@ -144,8 +146,8 @@ async def _converse(
     from rich.console import Console
 
     from antiphon.client.live_view import LiveView
+    from antiphon.client.microphone import Transfer, codec_for
     from antiphon.client.talk_call import TalkCall
-    from antiphon.client.transfer import Transfer, codec_for
     from antiphon.models.ports import STT_RATE_HZ
 
     transfer = Transfer(codec or codec_for(address), STT_RATE_HZ)
@@ -214,7 +216,7 @@ async def _unless_stopped(work: Callable[[], Awaitable[None]]) -> None:
                 loop.remove_signal_handler(number)
 
 
-def _show(session: Session, as_json: bool) -> None:
+def _show(session: CallTable, as_json: bool) -> None:
     from rich.console import Console
 
     if as_json:
@@ -226,7 +228,7 @@ def _show(session: Session, as_json: bool) -> None:
 
 def _write(output: Path, outcome: _Outcome) -> None:
     from antiphon.audio.encoding import encode_file, format_of
-    from antiphon.cli.files import write_whole
+    from antiphon.cli.common import write_whole
 
     fmt = format_of(output)
     if len(outcome.heard) or fmt in ("wav", "pcm"):

@@ -1,7 +1,7 @@
 """Microphone and loudspeaker of this machine, through PortAudio (`sounddevice`, the extra `mic`).
 
 The system's default devices, at the call's rates where they take them and resampled where not. PortAudio calls from
-threads of its own; everything else here happens on the event loop. Knows no protocol.
+threads of its own; everything else here happens on the event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from antiphon.audio.framing import pcm_to_bytes
 from antiphon.audio.resample import Resampler
-from antiphon.client.playout import Playout
+from antiphon.client.loudspeaker import Loudspeaker
 from antiphon.errors import AudioError, ConfigError
 from antiphon.models.ports import STT_RATE_HZ, Pcm16
 
@@ -45,7 +45,7 @@ def load_driver() -> Any:
         ) from None
 
 
-class CardPlayout(Playout):
+class CardPlayout(Loudspeaker):
     """The ideal player, and the queue of a real one that is as late as its card says."""
 
     def __init__(self) -> None:

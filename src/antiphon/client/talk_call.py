@@ -1,7 +1,7 @@
 """A person's call on `/ws/conversation`: the simulated caller with a real ear, and a stopwatch.
 
 Adds to `Talker` what a person at a terminal needs: a microphone that need not be a file, a transfer codec, somebody
-who is told of each message, and the times of each turn. Knows no sound card and no screen.
+who is told of each message, and the times of each turn.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from antiphon.client.mic_track import MicTrack
-from antiphon.client.playout import Playout
-from antiphon.client.session_table import Session, TalkTurn
+from antiphon.client.call_table import CallTable, TalkTurn
+from antiphon.client.loudspeaker import Loudspeaker
+from antiphon.client.microphone import MicTrack, Transfer
 from antiphon.client.talker import Talker
-from antiphon.client.transfer import Transfer
 from antiphon.errors import ProtocolError
 from antiphon.models.ports import STT_RATE_HZ, Pcm16
 
@@ -49,7 +48,7 @@ class TalkCall(Talker):
         transfer: Transfer,
         *,
         microphone: Microphone | None = None,
-        playout: Playout | None = None,
+        playout: Loudspeaker | None = None,
         greeting: bool = False,
         api_key: str = "",
         on_message: Callable[[dict[str, Any]], None] = _ignore,
@@ -63,7 +62,7 @@ class TalkCall(Talker):
             pack=self._record_and_pack,
             api_key=api_key,
         )
-        self.playout = playout or Playout(OUTPUT_RATE_HZ)
+        self.playout = playout or Loudspeaker(OUTPUT_RATE_HZ)
         self.transfer = transfer
         self.track = MicTrack(STT_RATE_HZ)
         self.turns: list[TalkTurn] = []
@@ -164,9 +163,9 @@ class TalkCall(Talker):
                 await self._socket.send('{"type":"stop"}')
                 await asyncio.wait([self._tasks[0]])
 
-    def session(self, ended: str = "") -> Session:
+    def session(self, ended: str = "") -> CallTable:
         """The call so far. `ended`: why it is over, where that is not the caller's doing."""
-        return Session(
+        return CallTable(
             0.0 if self._began_s is None else self.now_s - self._began_s,
             tuple(self.turns),
             tuple(self.round_trips_ms),
@@ -213,7 +212,7 @@ class TalkCall(Talker):
         if record["kind"] != "answer" or withdrawn:
             return
         pieces = [piece for piece in self.playout.pieces if piece.reply == record["reply"]]
-        first_s = Playout(self.playout.rate_hz, pieces).first_audible_s(0.0)
+        first_s = Loudspeaker(self.playout.rate_hz, pieces).first_audible_s(0.0)
         end_to_end_ms = None
         if first_s is not None:
             from_s = max(self._asked_s, first_s - _LOOK_BACK_S)

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from antiphon.audio.framing import pcm_to_bytes
-from antiphon.client.playout import Playout
+from antiphon.client.loudspeaker import Loudspeaker
 from antiphon.errors import ProtocolError
 from antiphon.models.ports import Pcm16
 
@@ -54,7 +54,7 @@ class Talker:
     extensions: list[str] = field(default_factory=lambda: list(_EXTENSIONS))
     session_id: str = ""
     received: list[Received] = field(default_factory=list)
-    playout: Playout = field(default_factory=lambda: Playout(24_000))
+    playout: Loudspeaker = field(default_factory=lambda: Loudspeaker(24_000))
     format: str = "pcm_s16le"
     """How `start` announces what `pack` makes."""
     pack: Callable[[Pcm16], bytes] = pcm_to_bytes

@@ -56,8 +56,8 @@ from antiphon.config.sections import (
     ServerSettings,
     check_policy,
 )
-from antiphon.config.text import parse_value, parse_values
-from antiphon.config.tools import ToolsSettings
+from antiphon.config.tool_settings import ToolsSettings
+from antiphon.config.values import parse_value, parse_values
 from antiphon.core.policy import Policy
 from antiphon.errors import ConfigError, SettingsError, suggest
 from antiphon.files import MAX_SETTINGS_BYTES, read_text, read_toml

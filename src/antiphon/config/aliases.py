@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from antiphon.config.text import parse_value
+from antiphon.config.values import parse_value
 
 log = logging.getLogger(__name__)
 
 RENAMED: dict[str, str] = {
+    "server.max_lane_wait_ms": "server.max_model_wait_ms",
     "conversation.speculate_after_ms": "conversation.preemptive_generation_after_ms",
     "conversation.words_threshold": "conversation.text_end_threshold",
     "conversation.segment_ms": "conversation.keep_transcript_after_ms",

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
-from antiphon.config.text import hide_secrets, host_name, names, web_address
+from antiphon.config.values import hide_secrets, host_name, names, web_address
 from antiphon.core.policy import Policy
 from antiphon.errors import suggest
 
@@ -75,7 +75,7 @@ class ServerSettings(Section):
         ge=0,
         description="No more calls while timers run later than this, smoothed over seconds; 0: any.",
     )
-    max_lane_wait_ms: int = Field(
+    max_model_wait_ms: int = Field(
         1500,
         ge=0,
         description="No more calls while work waits longer than this for a model; 0: any.",

@@ -1,7 +1,4 @@
-"""Several addresses of one service: which is tried first, after some of them could not be reached.
-
-Knows no protocol: whoever asks says what failed.
-"""
+"""Several addresses of one service: which is tried first, after some of them could not be reached."""
 
 from __future__ import annotations
 

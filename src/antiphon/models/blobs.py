@@ -12,8 +12,8 @@ import os
 import shutil
 from pathlib import Path
 
-from antiphon.models.catalogue import Entry, WeightFile
-from antiphon.models.sources import CHUNK_BYTES
+from antiphon.models.catalogue import CatalogueEntry, WeightFile
+from antiphon.models.weight_sources import CHUNK_BYTES
 
 
 def digest_of(path: Path) -> str:
@@ -38,7 +38,7 @@ class Blobs:
         """Where the file grows until it is whole."""
         return self.home / "partial" / f"{file.sha256}.part"
 
-    def path(self, entry: Entry, file: WeightFile) -> Path:
+    def path(self, entry: CatalogueEntry, file: WeightFile) -> Path:
         """Where the file lies under its own name."""
         return self.home / "models" / entry.name / file.name
 
@@ -86,7 +86,7 @@ class Blobs:
         self._stamp(file).write_text(self._mark(file), "ascii")
         return ""
 
-    def linked(self, entry: Entry, file: WeightFile) -> bool:
+    def linked(self, entry: CatalogueEntry, file: WeightFile) -> bool:
         """The file's own name leads to the blob, by link or as a copy."""
         try:
             named, blob = self.path(entry, file).stat(), self.blob(file).stat()
@@ -96,7 +96,7 @@ class Blobs:
             return True
         return (named.st_size, named.st_mtime_ns) == (blob.st_size, blob.st_mtime_ns)
 
-    def link(self, entry: Entry, file: WeightFile) -> None:
+    def link(self, entry: CatalogueEntry, file: WeightFile) -> None:
         """Give the blob its own name: a hard link, else a symbolic link, else a copy."""
         if self.linked(entry, file):
             return

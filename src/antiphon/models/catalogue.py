@@ -129,7 +129,7 @@ class WeightFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """The files of one model, under the name that back ends ask for."""
 
     name: str
@@ -148,13 +148,13 @@ class Entry:
 class Catalogue:
     """Entries by name, in the order of their files."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[CatalogueEntry]) -> None:
         self._entries = {entry.name: entry for entry in entries}
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[CatalogueEntry]:
         return iter(self._entries.values())
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> CatalogueEntry:
         """Raises WeightsError with the nearest known name."""
         try:
             return self._entries[name]
@@ -167,7 +167,7 @@ class Catalogue:
         """Names of the default set."""
         return [entry.name for entry in self if entry.default]
 
-    def merged(self, entries: Iterable[Entry]) -> Catalogue:
+    def merged(self, entries: Iterable[CatalogueEntry]) -> Catalogue:
         """A catalogue with `entries` added; one of the same name takes the place of the old one."""
         return Catalogue([*self, *entries])
 
@@ -190,7 +190,7 @@ def load_catalogue(extra: Path | str | None = None) -> Catalogue:
     return catalogue.merged(parse_catalogue(text, str(path)))
 
 
-def parse_catalogue(text: str, origin: str) -> list[Entry]:
+def parse_catalogue(text: str, origin: str) -> list[CatalogueEntry]:
     """Entries of a catalogue in TOML; `origin` names it in errors. Raises ConfigError."""
     try:
         table = tomllib.loads(text)
@@ -208,7 +208,7 @@ class _BadEntryError(Exception):
     """What is wrong in a catalogue; the loader adds the file's name."""
 
 
-def _entry(table: dict[str, Any]) -> Entry:
+def _entry(table: dict[str, Any]) -> CatalogueEntry:
     name = _matching(table, "name", _NAME, "an entry")
     where = f"entry {name!r}"
     _only(table, ("name", "kind", "title", "licence", "default", "note", "files"), where)
@@ -217,7 +217,7 @@ def _entry(table: dict[str, Any]) -> Entry:
         raise _BadEntryError(f"{where} has no files")
     if len({file.name for file in files}) < len(files):
         raise _BadEntryError(f"{where} names a file twice")
-    return Entry(
+    return CatalogueEntry(
         name=name,
         kind=_kind(table, where),
         title=_value(table, "title", str, where, name),

@@ -1,7 +1,6 @@
 """On what a model runs: the device that was asked for, or the best that there is.
 
-Asks drivers and the platform, never a framework: nothing heavy is imported to find out that there is no GPU. Knows no
-model.
+Asks drivers and the platform, never a framework: nothing heavy is imported to find out that there is no GPU.
 """
 
 from __future__ import annotations

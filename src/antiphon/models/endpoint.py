@@ -1,7 +1,6 @@
 """Endpoints of the OpenAI form that back ends of three kinds talk to: keys, pooled connections, failover, errors.
 
 Several addresses may be given: the first one that can be reached serves, and one that broke is tried last for a while.
-Knows no chat, no audio and no model of ours.
 """
 
 from __future__ import annotations

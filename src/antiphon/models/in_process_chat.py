@@ -1,6 +1,6 @@
 """What language models in this process share: prompts by the tokenizer's chat template, and text turned into deltas.
 
-For back ends that hold a tokenizer of Transformers' form. Knows no model, no cache and no server.
+For back ends that hold a tokenizer of Transformers' form.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from antiphon.errors import ModelError, RequestError
-from antiphon.models.chat import ThoughtFilter, WrittenCall, as_wire
+from antiphon.models.chat_format import ThoughtFilter, WrittenCall, as_wire
 from antiphon.models.ports import LlmDelta, LlmRequest, Usage
-from antiphon.models.prompt import fit
+from antiphon.models.prompt_window import fit
 
 _MARGIN_TOKENS = 32
 _TAIL_TOKENS = 8
@@ -67,7 +67,7 @@ class ChatPrompts:
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
 
-class ReplyText:
+class ReplyDeltas:
     """The text of one reply, piece by piece -> deltas: thoughts are left out, a tool call that was written is made."""
 
     def __init__(self, request: LlmRequest, *, thinking: bool = False) -> None:

@@ -1,6 +1,6 @@
 """A websocket to a moshi-server, opened within time limits at the first address that has a free slot.
 
-Shared by the speech-to-text and text-to-speech clients. Knows no turns and no audio.
+Shared by the speech-to-text and text-to-speech clients.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from antiphon.errors import ModelError, ProtocolError
 from antiphon.models.addresses import Addresses
-from antiphon.wire import moshi
+from antiphon.protocols.moshi import codec as moshi
 
 _STALE_FRAMES = 10
 """A slot may still give out what it made for its last client, before it is ready for the next."""

@@ -2,7 +2,7 @@
 
 A back end is a plain class. It is constructed with a `WeightSource` and its own options, loaded once per
 process and shared by all calls. Its methods may be blocking functions and generators (they then run on the
-threads of its lane, never on the event loop) or coroutines and async generators (they then run on the event
+threads of its scheduler, never on the event loop) or coroutines and async generators (they then run on the event
 loop, for back ends that only wait for a network). A back end knows nothing of calls, turns or queues.
 
 Audio is always mono signed 16-bit PCM as a NumPy array of shape [samples].

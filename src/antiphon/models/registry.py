@@ -19,7 +19,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from antiphon.errors import AntiphonError, ConfigError, ModelError, suggest
-from antiphon.models.adapt import Adapted, adapt
+from antiphon.models.duck_typing import Adapted, adapt
 from antiphon.models.ports import Kind, WeightSource
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ C = TypeVar("C", bound=type)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegistryEntry:
     """One known back end: where its class is, and the options that come with the name."""
 
     target: str | type
@@ -51,67 +51,71 @@ class Entry:
         return found
 
 
-def _openai(base_url: str) -> Entry:
-    return Entry("antiphon.models.llm.openai_compatible:OpenAICompatible", {"base_url": base_url})
+def _openai(base_url: str) -> RegistryEntry:
+    return RegistryEntry(
+        "antiphon.models.llm.openai_compatible:OpenAICompatible", {"base_url": base_url}
+    )
 
 
-BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
+BUILT_IN: Mapping[Kind, Mapping[str, RegistryEntry]] = {
     Kind.VAD: {
-        "silero": Entry("antiphon.models.vad.silero:Silero"),
-        "webrtc": Entry("antiphon.models.vad.webrtc:WebRtcVad"),
-        "scripted": Entry("antiphon.models.scripted:ScriptedVad"),
+        "silero": RegistryEntry("antiphon.models.vad.silero:Silero"),
+        "webrtc": RegistryEntry("antiphon.models.vad.webrtc:WebRtcVad"),
+        "scripted": RegistryEntry("antiphon.models.scripted:ScriptedVad"),
     },
     Kind.TURN: {
-        "smart-turn": Entry("antiphon.models.turn.smart_turn:SmartTurn"),
-        "scripted": Entry("antiphon.models.scripted:ScriptedTurnDetector"),
+        "smart-turn": RegistryEntry("antiphon.models.turn.smart_turn:SmartTurn"),
+        "scripted": RegistryEntry("antiphon.models.scripted:ScriptedTurnDetector"),
     },
     Kind.STT: {
-        "faster-whisper": Entry("antiphon.models.stt.faster_whisper:FasterWhisper"),
-        "moonshine": Entry("antiphon.models.stt.moonshine:Moonshine"),
-        "transformers-whisper": Entry(
+        "faster-whisper": RegistryEntry("antiphon.models.stt.faster_whisper:FasterWhisper"),
+        "moonshine": RegistryEntry("antiphon.models.stt.moonshine:Moonshine"),
+        "transformers-whisper": RegistryEntry(
             "antiphon.models.stt.transformers_whisper:TransformersWhisper"
         ),
-        "kyutai-transformers": Entry("antiphon.models.stt.transformers_whisper:KyutaiTransformers"),
-        "openai": Entry("antiphon.models.stt.openai_transcription:OpenAITranscription"),
-        "groq": Entry(
+        "kyutai-transformers": RegistryEntry(
+            "antiphon.models.stt.transformers_whisper:KyutaiTransformers"
+        ),
+        "openai": RegistryEntry("antiphon.models.stt.openai_transcription:OpenAITranscription"),
+        "groq": RegistryEntry(
             "antiphon.models.stt.openai_transcription:OpenAITranscription",
             {"base_url": "https://api.groq.com/openai/v1", "model": "whisper-large-v3-turbo"},
         ),
-        "moshi-server": Entry("antiphon.models.stt.moshi_server:MoshiServerStt"),
-        "mlx-whisper": Entry("antiphon.models.stt.mlx_whisper:MlxWhisper"),
-        "nemo": Entry("antiphon.models.stt.nemo:Nemo"),
-        "ray": Entry("antiphon.models.remote.ray_serve:RayStt"),
-        "scripted": Entry("antiphon.models.scripted:ScriptedStt"),
-        "scripted-remote": Entry("antiphon.models.scripted:RemoteStt"),
+        "moshi-server": RegistryEntry("antiphon.models.stt.moshi_server_stt:MoshiServerStt"),
+        "mlx-whisper": RegistryEntry("antiphon.models.stt.mlx_whisper:MlxWhisper"),
+        "nemo": RegistryEntry("antiphon.models.stt.nemo:Nemo"),
+        "ray": RegistryEntry("antiphon.models.remote.ray_serve:RayStt"),
+        "scripted": RegistryEntry("antiphon.models.scripted:ScriptedStt"),
+        "scripted-remote": RegistryEntry("antiphon.models.scripted:RemoteStt"),
     },
     Kind.LLM: {
-        "llamacpp": Entry("antiphon.models.llm.llamacpp:LlamaCpp"),
-        "openai": Entry("antiphon.models.llm.openai_compatible:OpenAICompatible"),
+        "llamacpp": RegistryEntry("antiphon.models.llm.llamacpp:LlamaCpp"),
+        "openai": RegistryEntry("antiphon.models.llm.openai_compatible:OpenAICompatible"),
         "ollama": _openai("http://localhost:11434/v1"),
         "vllm": _openai("http://localhost:8000/v1"),
         "llama-server": _openai("http://localhost:8080/v1"),
         "groq": _openai("https://api.groq.com/openai/v1"),
-        "transformers": Entry("antiphon.models.llm.transformers_chat:TransformersChat"),
-        "vllm-engine": Entry("antiphon.models.llm.vllm_engine:VllmEngine"),
-        "ray": Entry("antiphon.models.remote.ray_serve:RayLlm"),
-        "scripted": Entry("antiphon.models.scripted:ScriptedLlm"),
-        "scripted-remote": Entry("antiphon.models.scripted:RemoteLlm"),
+        "transformers": RegistryEntry("antiphon.models.llm.transformers_chat:TransformersChat"),
+        "vllm-engine": RegistryEntry("antiphon.models.llm.vllm_engine:VllmEngine"),
+        "ray": RegistryEntry("antiphon.models.remote.ray_serve:RayLlm"),
+        "scripted": RegistryEntry("antiphon.models.scripted:ScriptedLlm"),
+        "scripted-remote": RegistryEntry("antiphon.models.scripted:RemoteLlm"),
     },
     Kind.TTS: {
-        "kokoro": Entry("antiphon.models.tts.kokoro:Kokoro"),
-        "piper": Entry("antiphon.models.tts.piper:Piper"),
-        "openai": Entry("antiphon.models.tts.openai_speech:OpenAISpeech"),
-        "edge-tts": Entry("antiphon.models.tts.edge:EdgeTts"),
-        "espeak": Entry("antiphon.models.tts.espeak:Espeak"),
-        "xtts": Entry("antiphon.models.tts.coqui:Xtts"),
-        "coqui": Entry("antiphon.models.tts.coqui:Coqui"),
-        "chatterbox": Entry("antiphon.models.tts.chatterbox:Chatterbox"),
-        "moshi": Entry("antiphon.models.tts.moshi_tts:MoshiTts"),
-        "xtts-server": Entry("antiphon.models.tts.xtts_server:XttsServer"),
-        "moshi-server": Entry("antiphon.models.tts.moshi_server:MoshiServerTts"),
-        "ray": Entry("antiphon.models.remote.ray_serve:RayTts"),
-        "scripted": Entry("antiphon.models.scripted:ScriptedTts"),
-        "scripted-remote": Entry("antiphon.models.scripted:RemoteTts"),
+        "kokoro": RegistryEntry("antiphon.models.tts.kokoro:Kokoro"),
+        "piper": RegistryEntry("antiphon.models.tts.piper:Piper"),
+        "openai": RegistryEntry("antiphon.models.tts.openai_speech:OpenAISpeech"),
+        "edge-tts": RegistryEntry("antiphon.models.tts.edge:EdgeTts"),
+        "espeak": RegistryEntry("antiphon.models.tts.espeak:Espeak"),
+        "xtts": RegistryEntry("antiphon.models.tts.coqui:Xtts"),
+        "coqui": RegistryEntry("antiphon.models.tts.coqui:Coqui"),
+        "chatterbox": RegistryEntry("antiphon.models.tts.chatterbox:Chatterbox"),
+        "moshi": RegistryEntry("antiphon.models.tts.moshi_tts:MoshiTts"),
+        "xtts-server": RegistryEntry("antiphon.models.tts.xtts_server:XttsServer"),
+        "moshi-server": RegistryEntry("antiphon.models.tts.moshi_server_tts:MoshiServerTts"),
+        "ray": RegistryEntry("antiphon.models.remote.ray_serve:RayTts"),
+        "scripted": RegistryEntry("antiphon.models.scripted:ScriptedTts"),
+        "scripted-remote": RegistryEntry("antiphon.models.scripted:RemoteTts"),
     },
 }
 
@@ -143,12 +147,12 @@ class Registry:
 
     def __init__(
         self,
-        built_in: Mapping[Kind, Mapping[str, Entry]] = BUILT_IN,
+        built_in: Mapping[Kind, Mapping[str, RegistryEntry]] = BUILT_IN,
         entry_point_group: str = ENTRY_POINT_GROUP,
     ) -> None:
         self._built_in = built_in
         self._group = entry_point_group
-        self._registered: dict[Kind, dict[str, Entry]] = {kind: {} for kind in Kind}
+        self._registered: dict[Kind, dict[str, RegistryEntry]] = {kind: {} for kind in Kind}
         self._plugins_loaded = False
 
     def register(self, kind: str, name: str, **options: Any) -> Callable[[C], C]:
@@ -171,12 +175,12 @@ class Registry:
                     f"{known_kind} model {name!r} is registered twice: "
                     f"{_qualified(holder.target)} and {_qualified(cls)}"
                 )
-            self._registered[known_kind][name] = Entry(cls, options)
+            self._registered[known_kind][name] = RegistryEntry(cls, options)
             return cls
 
         return decorate
 
-    def find(self, kind: Kind, name: str) -> Entry:
+    def find(self, kind: Kind, name: str) -> RegistryEntry:
         """Raises ConfigError with the nearest known name."""
         found = self._known(kind, name)
         if found is None:
@@ -211,7 +215,7 @@ class Registry:
         cls = entry.resolve()
         return adapt(kind, name, _construct(kind, name, cls, weights, merged))
 
-    def _known(self, kind: Kind, name: str) -> Entry | None:
+    def _known(self, kind: Kind, name: str) -> RegistryEntry | None:
         return self._registered[kind].get(name) or self._built_in.get(kind, {}).get(name)
 
     def _load_plugins(self) -> None:

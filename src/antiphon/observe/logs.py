@@ -18,8 +18,8 @@ from typing import Any, TextIO
 
 from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import ConfigError, suggest
-from antiphon.observe.figures import stages, wasted_guesses
 from antiphon.observe.redact import redact
+from antiphon.observe.turn_figures import stages, wasted_guesses
 
 FORMATS = ("pretty", "json")
 _NOISY = ("httpx", "httpcore", "openai", "urllib3", "asyncio")

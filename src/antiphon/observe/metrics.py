@@ -1,13 +1,12 @@
 """Prometheus metrics of one process, in a registry of their own.
 
-Fed with turn records and the ends of calls; what models have in line is read when somebody scrapes. Knows no route, no
-session and no text of a call: no label holds anything that a caller said or chose.
+Fed with turn records and the ends of calls; what models have in line is read when somebody scrapes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
@@ -17,9 +16,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from antiphon.core.turn_record import TurnRecord
-from antiphon.models.lanes import LaneStats
 from antiphon.models.ports import ModelStatus
-from antiphon.observe.figures import stages, voice_to_voice_ms, wasted_guesses, withdrawn
+from antiphon.models.scheduler import SchedulerStats
+from antiphon.observe.turn_figures import stages, voice_to_voice_ms, wasted_guesses, withdrawn
 
 VOICE_BUCKETS_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10)
 """Dense where a conversation still feels natural, so that a quantile there is worth something."""
@@ -49,12 +48,19 @@ _REASONS = {
 }
 """Why calls end -> label. Anything else is `other`: a client's own words must not become time series."""
 LAG_EVERY_S = 0.25
+_OLD_NAMES = {
+    "antiphon_scheduler_": "antiphon_lane_",
+    "antiphon_false_interruptions": "antiphon_false_alarms",
+    "antiphon_preemptive_generations": "antiphon_speculations",
+}
+"""How names of metrics begin -> how they began before version 0.2. Both are there for one release."""
+_OLD_LABELS = {"scheduler": "lane"}
 
 
-class Lanes(Protocol):
-    """What is asked of the models at each scrape: `models.pool.ModelSet` has it."""
+class Schedulers(Protocol):
+    """What is asked of the models at each scrape: `models.model_set.ModelSet` has it."""
 
-    def lane_stats(self) -> Mapping[str, LaneStats]: ...
+    def scheduler_stats(self) -> Mapping[str, SchedulerStats]: ...
 
     def status(self) -> list[ModelStatus]: ...
 
@@ -62,7 +68,7 @@ class Lanes(Protocol):
 class Metrics:
     """All metrics of a process. Methods are cheap and never raise; call them on the event loop's thread."""
 
-    def __init__(self, lanes: Lanes | None = None) -> None:
+    def __init__(self, schedulers: Schedulers | None = None) -> None:
         self.registry = CollectorRegistry()
         self._add_calls()
         self._add_turns()
@@ -78,8 +84,12 @@ class Metrics:
         info = Gauge("antiphon_info", "1, with the version.", ["version"], registry=self.registry)
         info.labels(_version()).set(1)
         ProcessCollector(registry=self.registry)
-        if lanes is not None:
-            self.registry.register(_LaneCollector(lanes))
+        renamed: list[Collector] = [self._false_alarms, self._guesses]
+        if schedulers is not None:
+            collector = _SchedulerCollector(schedulers)
+            self.registry.register(collector)
+            renamed.append(collector)
+        self.registry.register(_OldNames(renamed))
 
     def _add_calls(self) -> None:
         r = self.registry
@@ -120,10 +130,10 @@ class Metrics:
             "antiphon_interruptions_total", "Replies that the caller broke off.", registry=r
         )
         self._false_alarms = Counter(
-            "antiphon_false_alarms_total", "Interruptions that were nothing.", registry=r
+            "antiphon_false_interruptions_total", "Interruptions that were nothing.", registry=r
         )
         self._guesses = Counter(
-            "antiphon_speculations_total",
+            "antiphon_preemptive_generations_total",
             "Replies begun before the turn was certain.",
             ["outcome"],
             registry=r,
@@ -195,32 +205,58 @@ class Metrics:
         return encode(self.registry), content_type
 
 
-class _LaneCollector(Collector):
-    """Reads the models' lines at the moment of the scrape."""
+class _OldNames(Collector):
+    """The metrics that have a new name, under their old one."""
 
-    def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
+    def __init__(self, collectors: Iterable[Collector]) -> None:
+        self._collectors = tuple(collectors)
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._lanes.lane_stats()
-        yield _gauge("antiphon_lane_depth", "Requests in line.", stats, lambda s: s.depth)
-        yield _gauge("antiphon_lane_running", "Requests at work.", stats, lambda s: s.running)
-        yield _gauge("antiphon_lane_stuck", "Threads left behind.", stats, lambda s: s.stuck)
+        for family in (f for collector in self._collectors for f in collector.collect()):
+            for new, old in _OLD_NAMES.items():
+                if family.name.startswith(new):
+                    yield self._renamed(family, new, old)
+
+    @staticmethod
+    def _renamed(family: Metric, new: str, old: str) -> Metric:
+        name = family.name.replace(new, old, 1)
+        twin = Metric(name, f"The old name of {family.name}.", family.type, family.unit)
+        for sample in family.samples:
+            labels = {
+                _OLD_LABELS.get(label, label): value for label, value in sample.labels.items()
+            }
+            twin.add_sample(sample.name.replace(new, old, 1), labels, sample.value)
+        return twin
+
+
+class _SchedulerCollector(Collector):
+    """Reads the models' lines at the moment of the scrape."""
+
+    def __init__(self, schedulers: Schedulers) -> None:
+        self._schedulers = schedulers
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._schedulers.scheduler_stats()
+        yield _gauge("antiphon_scheduler_depth", "Requests in line.", stats, lambda s: s.depth)
+        yield _gauge("antiphon_scheduler_running", "Requests at work.", stats, lambda s: s.running)
+        yield _gauge("antiphon_scheduler_stuck", "Threads left behind.", stats, lambda s: s.stuck)
         yield _counter(
-            "antiphon_lane_wait_seconds",
+            "antiphon_scheduler_wait_seconds",
             "Time in line of all requests that were let through.",
             stats,
             lambda s: s.waited_ms / 1000,
         )
         yield _counter(
-            "antiphon_lane_batches", "Runs of a batched model.", stats, lambda s: s.batches
+            "antiphon_scheduler_batches", "Runs of a batched model.", stats, lambda s: s.batches
         )
         requests = CounterMetricFamily(
-            "antiphon_lane_requests", "Requests by how they ended.", labels=["lane", "outcome"]
+            "antiphon_scheduler_requests",
+            "Requests by how they ended.",
+            labels=["scheduler", "outcome"],
         )
-        for lane, found in stats.items():
+        for scheduler, found in stats.items():
             for outcome in ("served", "cancelled", "failed", "refused"):
-                requests.add_metric([lane, outcome], getattr(found, outcome))
+                requests.add_metric([scheduler, outcome], getattr(found, outcome))
         yield requests
         yield self._ready()
 
@@ -228,27 +264,33 @@ class _LaneCollector(Collector):
         family = GaugeMetricFamily(
             "antiphon_model_ready", "1: loaded and well.", labels=["kind", "model"]
         )
-        states = {(s.kind.value, s.name): s.state == "ready" for s in self._lanes.status()}
+        states = {(s.kind.value, s.name): s.state == "ready" for s in self._schedulers.status()}
         for labels, ready in states.items():
             family.add_metric(labels, int(ready))
         return family
 
 
 def _gauge(
-    name: str, text: str, stats: Mapping[str, LaneStats], read: Callable[[LaneStats], float]
+    name: str,
+    text: str,
+    stats: Mapping[str, SchedulerStats],
+    read: Callable[[SchedulerStats], float],
 ) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=["lane"])
-    for lane, found in stats.items():
-        family.add_metric([lane], read(found))
+    family = GaugeMetricFamily(name, text, labels=["scheduler"])
+    for scheduler, found in stats.items():
+        family.add_metric([scheduler], read(found))
     return family
 
 
 def _counter(
-    name: str, text: str, stats: Mapping[str, LaneStats], read: Callable[[LaneStats], float]
+    name: str,
+    text: str,
+    stats: Mapping[str, SchedulerStats],
+    read: Callable[[SchedulerStats], float],
 ) -> Metric:
-    family = CounterMetricFamily(name, text, labels=["lane"])
-    for lane, found in stats.items():
-        family.add_metric([lane], read(found))
+    family = CounterMetricFamily(name, text, labels=["scheduler"])
+    for scheduler, found in stats.items():
+        family.add_metric([scheduler], read(found))
     return family
 
 

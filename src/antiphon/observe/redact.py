@@ -1,6 +1,6 @@
 """Takes secrets and personal data out of text that is about to be kept: keys, e-mail addresses, phone numbers.
 
-A net, not a promise: what looks like a secret is removed; one that looks like a plain word is not. Knows no logging.
+A net, not a promise: what looks like a secret is removed; one that looks like a plain word is not.
 """
 
 from __future__ import annotations

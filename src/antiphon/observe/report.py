@@ -1,7 +1,7 @@
 """One HTML file that shows a call: time line with both voices, waterfall and words per turn, figures, log.
 
 Needs nothing else when it is opened: no script, no font, no network. Made from a call's trace, and from recordings of
-both sides if there are any. Knows no directory layout; `report_file` reads what it is told to.
+both sides if there are any.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from antiphon.core.turn_record import TurnRecord
 from antiphon.errors import AntiphonError
 from antiphon.files import MAX_TRACE_BYTES, read_bytes
 from antiphon.observe.call_trace import TraceError
-from antiphon.observe.figures import CallFigures, call_figures
-from antiphon.observe.report_call import Call, read_call
-from antiphon.observe.report_score import Track, legend, rows
+from antiphon.observe.report_timeline import Track, legend, rows
+from antiphon.observe.report_trace import TracedCall, read_call
 from antiphon.observe.report_turns import delays, turn_cards
 from antiphon.observe.svg import clock, escape
-from antiphon.observe.table import COLUMNS, cells
+from antiphon.observe.turn_figures import CallFigures, call_figures
+from antiphon.observe.turn_table import COLUMNS, cells
 
 __all__ = ["Track", "report_file", "report_html"]
 
@@ -101,7 +101,7 @@ def report_file(
 def _sides(path: Path | None) -> tuple[Track | None, Track | None]:
     if path is None:
         return None, None
-    from antiphon.audio.growing import read_sides
+    from antiphon.audio.growing_file import read_sides
 
     left, right = read_sides(path, _DRAWN_RATE_HZ)
     return Track(left, _DRAWN_RATE_HZ), Track(right, _DRAWN_RATE_HZ)
@@ -119,7 +119,7 @@ def _track(path: Path | None) -> Track | None:
 # -- sections ------------------------------------------------------------------------------------------
 
 
-def _header(call: Call, f: CallFigures, title: str, recorded: datetime | None) -> str:
+def _header(call: TracedCall, f: CallFigures, title: str, recorded: datetime | None) -> str:
     when = f"{recorded:%d %B %Y, %H:%M} · " if recorded else ""
     reason = f" · {escape(call.end_reason)}" if call.end_reason else ""
     voice = f.voice_to_voice
@@ -162,7 +162,7 @@ def _length(ms: int) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _score_section(call: Call, caller: Track | None, agent: Track | None) -> str:
+def _score_section(call: TracedCall, caller: Track | None, agent: Track | None) -> str:
     floors = "".join(f'<li><i class="floor {kind}"></i>{name}</li>' for kind, name in _FLOORS)
     marks = "".join(
         f'<li><b class="mark {kind}">{glyph}</b>{name}</li>' for kind, glyph, name in legend(call)
@@ -180,7 +180,7 @@ def _score_section(call: Call, caller: Track | None, agent: Track | None) -> str
     )
 
 
-def _turns_section(call: Call) -> str:
+def _turns_section(call: TracedCall) -> str:
     if not call.records:
         return "<section><h2>Turns</h2><p>Nobody said anything.</p></section>"
     intro = (
@@ -210,7 +210,7 @@ def _figures_section(records: Sequence[TurnRecord], figures: CallFigures) -> str
     return f"<section><h2>Latency</h2>{chart}{summary}{table}</section>"
 
 
-def _log_section(call: Call) -> str:
+def _log_section(call: TracedCall) -> str:
     lines = "".join(
         f'<tr class="{sort}"><td>{clock(ms, tenths=True)}</td><td>{escape(name)}</td><td>{escape(words)}</td></tr>'
         for ms, sort, name, words in call.log

@@ -1,6 +1,6 @@
 """What was said, turn by turn, each with the waterfall of its waiting time; and the delays side by side.
 
-Draws HTML and SVG from records. Knows no trace and no audio.
+Draws HTML and SVG from records.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from antiphon.core.turn_record import TurnRecord
-from antiphon.observe.figures import (
+from antiphon.observe.svg import clock, element, escape, number, text
+from antiphon.observe.turn_figures import (
     Summary,
     detector_asked_ms,
     heard_from_ms,
@@ -19,7 +20,6 @@ from antiphon.observe.figures import (
     wasted_guesses,
     withdrawn,
 )
-from antiphon.observe.svg import clock, element, escape, number, text
 
 _WIDTH, _LEFT, _RIGHT = 440, 92, 44
 _ROW, _TOP = 19, 30

@@ -1,4 +1,4 @@
-"""Small helpers to write SVG and HTML safely: everything that is not markup is escaped. Knows nothing of calls."""
+"""Small helpers to write SVG and HTML safely: everything that is not markup is escaped."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One package per protocol: a pure `codec.py`, and its routes in `server.py`."""
+"""Protocols, a package each: a pure `codec` (bytes and JSON <-> what happened, what to do) and a `server`."""

@@ -24,29 +24,33 @@ from starlette.middleware.cors import CORSMiddleware
 from antiphon.audio import decoders
 from antiphon.config import Settings
 from antiphon.core.turn_record import TurnRecord
-from antiphon.errors import AntiphonError, ModelError
-from antiphon.models.pool import ModelSet
+from antiphon.errors import AntiphonError, ConfigError, ModelError
+from antiphon.models.model_set import ModelSet
 from antiphon.models.ports import ModelStatus, WeightSource
-from antiphon.observe import traces
+from antiphon.observe import otel_spans
 from antiphon.observe.metrics import watch_loop_lag
+from antiphon.protocols.audiosocket.server import AudioSocketServer, check_peers
+from antiphon.protocols.browser import client_options
+from antiphon.protocols.browser import server as browser
+from antiphon.protocols.browser.reconnect import ResumableCalls
+from antiphon.protocols.openai_http import server as openai_http
+from antiphon.protocols.openai_http import speech_to_speech
+from antiphon.protocols.realtime import secret_routes, unmute_server, webrtc_calls
 from antiphon.protocols.realtime import server as realtime
-from antiphon.protocols.realtime import unmute_server, webrtc_calls
 from antiphon.protocols.realtime.webrtc_calls import RtcCalls
-from antiphon.server import conversation, files, health, openai_http, options
-from antiphon.server.calls import Calls
-from antiphon.server.headroom import watch
-from antiphon.server.keeping import close_to_others
-from antiphon.server.limits import BodyLimit
-from antiphon.server.loading import check_models, model_set, rehearse
-from antiphon.server.phone import media_stream, webhooks
-from antiphon.server.phone import routes as phone_routes
-from antiphon.server.phone.context import Phone
-from antiphon.server.phone.desk import open_desk
-from antiphon.server.refusal import Refused, answer_http_error, answer_refused
-from antiphon.server.resuming import Seats
+from antiphon.protocols.twilio import server as twilio_server
+from antiphon.protocols.twilio import webhooks
+from antiphon.protocols.twilio.phone_services import Phone, PhoneServices, open_phone_services
+from antiphon.server import health, shared_socket
+from antiphon.server.admission import Calls
+from antiphon.server.body_limit import BodyLimit
+from antiphon.server.gc_tuning import tune_process
+from antiphon.server.http_errors import RequestRefused, answer_http_error, answer_refused
+from antiphon.server.load_shedding import watch
+from antiphon.server.model_loading import check_models, model_set, rehearse
+from antiphon.server.recordings import close_to_others
 from antiphon.server.security import Gate, authorize_or_local
 from antiphon.server.tools import ToolSources
-from antiphon.server.tuning import tune_process
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ def create_app(
     app.state.phone = Phone(settings)
     app.state.weights = weights
     app.state.tools = ToolSources(settings.tools)
-    app.state.seats = Seats(settings.server.max_parked)
+    app.state.seats = ResumableCalls(settings.server.max_parked)
     app.state.rtc = RtcCalls(settings.server.max_calls, settings.realtime.rtc_setup_s)
     app.state.on_model = on_model or _log_model
     app.state.on_ready = on_ready
@@ -97,23 +101,29 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Antiphon-Result", "Location"],
         )
-    app.add_exception_handler(Refused, answer_refused)
+    app.add_exception_handler(RequestRefused, answer_refused)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_http_error)
+    _add_routes(app, settings)
+    _add_metrics(app)
+    _add_page(app)
+    return app
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
+    check_peers(settings.phone)
     app.include_router(health.router)
-    app.include_router(files.router)
-    app.include_router(conversation.router)
-    app.include_router(options.router)
+    app.include_router(speech_to_speech.speech_to_speech_router)
+    app.include_router(browser.router)
+    app.include_router(client_options.options_router)
     app.include_router(realtime.router)
     app.include_router(webrtc_calls.router)
     unmute_server.include(app)
     openai_http.include(app)
-    app.include_router(webhooks.router)
-    app.include_router(media_stream.router)
-    phone_routes.include(app, settings)
-    _add_metrics(app)
-    _add_page(app)
-    return app
+    app.include_router(secret_routes.router, prefix="/v1", tags=["openai"])
+    app.include_router(twilio_server.media_router)
+    app.include_router(shared_socket.router)
+    webhooks.include(app)
 
 
 def _add_metrics(app: FastAPI) -> None:
@@ -140,7 +150,7 @@ def _add_page(app: FastAPI) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     models = model_set(app.state.settings, app.state.weights)
-    spans = traces.setup() if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else None
+    spans = otel_spans.setup() if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") else None
     app.state.calls = calls = Calls(
         app.state.settings, models, spans=spans, on_end=app.state.on_call_end
     )
@@ -151,23 +161,35 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     decoders.shared.warm()
     loading = asyncio.create_task(_load(app, models), name="load models")
     lag = asyncio.create_task(watch_loop_lag(calls.metrics), name="loop lag")
-    room = asyncio.create_task(watch(calls.headroom, models), name="headroom")
-    desk = await open_desk(app, calls)
+    room = asyncio.create_task(watch(calls.load_shedder, models), name="load shedding")
+    phone = open_phone_services(app, calls)
+    app.state.audiosocket = audiosocket = await _open_audiosocket(calls, phone)
     try:
         yield
     finally:
         await calls.drain(0)
         await app.state.rtc.close()
-        await desk.close()
+        await audiosocket.close()
+        await phone.close()
         loading.cancel()
         lag.cancel()
         room.cancel()
         await asyncio.gather(loading, lag, room, return_exceptions=True)
         await tools.close()
         await models.close()
-        await asyncio.to_thread(calls.keeper.close)
+        await asyncio.to_thread(calls.recordings.close)
         if spans is not None:
             await asyncio.to_thread(spans.shutdown)
+
+
+async def _open_audiosocket(calls: Calls, phone: PhoneServices) -> AudioSocketServer:
+    """Listens where the settings say so. A port that cannot be had is told in the log: the rest goes on."""
+    audiosocket = AudioSocketServer(calls, phone.log)
+    try:
+        await audiosocket.listen()
+    except ConfigError as error:
+        log.error("%s", error)
+    return audiosocket
 
 
 async def _load(app: FastAPI, models: ModelSet) -> None:

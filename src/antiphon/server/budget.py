@@ -33,7 +33,7 @@ class OverBudget(ProtocolError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class WorkRate:
     """A token bucket: `burst` at once, and `per_s` more each second."""
 
     per_s: float
@@ -44,14 +44,14 @@ class Rate:
 class Allowance:
     """What one connection may ask for. A client that behaves uses a quarter of it at most."""
 
-    messages: Rate = Rate(200, 3_000)
+    messages: WorkRate = WorkRate(200, 3_000)
     """Frames or events of any kind. Telephones send 50 a second, and catch up after a stall."""
-    requests: Rate = Rate(10, 100)
+    requests: WorkRate = WorkRate(10, 100)
     """Messages that start work: typed text, a key of the telephone, a changed setting, a reply asked for."""
-    size_bytes: Rate = Rate(2 << 20, 32 << 20)
-    audio_s: Rate = Rate(2, 60)
+    size_bytes: WorkRate = WorkRate(2 << 20, 32 << 20)
+    audio_s: WorkRate = WorkRate(2, 60)
     """Seconds of the caller's audio: a push-to-talk turn comes at once."""
-    work_s: Rate = Rate(0.1, 1.0)
+    work_s: WorkRate = WorkRate(0.1, 1.0)
     """CPU time of the event loop's thread while messages are handled."""
     patience_s: float = 60.0
     """A connection that is over its budget for so long without recovering is ended."""
@@ -62,7 +62,7 @@ class Bucket:
 
     __slots__ = ("_at_s", "_left", "rate")
 
-    def __init__(self, rate: Rate, now_s: float) -> None:
+    def __init__(self, rate: WorkRate, now_s: float) -> None:
         self.rate = rate
         self._left = rate.burst
         self._at_s = now_s

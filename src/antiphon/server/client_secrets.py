@@ -1,6 +1,6 @@
 """Client secrets: keys that live for minutes, made with a real key for somebody who should not have that one.
 
-Each pins the session that it opens. Kept in memory, hashed, and never more than `MAX_SECRETS`. Knows no protocol.
+Each pins the session that it opens. Kept in memory, hashed, and never more than `MAX_SECRETS`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from antiphon.server.http_errors import RequestRefused
 from antiphon.server.keys import Key, digest_of
-from antiphon.server.refusal import Refused
 
 PREFIX = "ek_"
 LIFE_S = 600
@@ -57,7 +57,7 @@ class ClientSecrets:
         """-> the secret and when it expires, seconds since 1970. Raises Refused (429) when there are too many."""
         self._forget_expired()
         if len(self._secrets) >= self._max_secrets:
-            raise Refused(
+            raise RequestRefused(
                 429,
                 "too many client secrets are valid; let them live for a shorter time",
                 "rate_limit_exceeded",

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from antiphon.models.ports import Kind, ModelStatus
-from antiphon.server.calls import Calls, failed_kinds
+from antiphon.server.admission import Calls, failed_kinds
 from antiphon.server.security import gate_of
 
 router = APIRouter(tags=["health"])

@@ -1,7 +1,6 @@
 """API keys: made with 256 random bits, kept as SHA-256, found in constant time, read again when their file changes.
 
-A slow password hash would protect nothing here: nobody can try 2**256 keys, and each request would pay for it. Knows no
-protocol and no limit's meaning.
+A slow password hash would protect nothing here: nobody can try 2**256 keys, and each request would pay for it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Any
 from antiphon.config.sections import HASHED_KEY, SecuritySettings
 from antiphon.errors import ConfigError, SettingsError, suggest
 from antiphon.files import private_folder, read_text
-from antiphon.server.usage import Limits
+from antiphon.server.usage import UsageLimits
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Key:
     """SHA-256, 64 hexadecimal digits."""
     created: str = ""
     """ISO 8601, UTC; empty: not known."""
-    limits: Limits | None = None
+    limits: UsageLimits | None = None
     """None: those of the settings."""
 
     @property
@@ -61,7 +60,7 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def new_key(name: str, limits: Limits | None = None) -> tuple[str, Key]:
+def new_key(name: str, limits: UsageLimits | None = None) -> tuple[str, Key]:
     """-> the key in clear text, which is nowhere kept, and what to keep. Raises ConfigError for a bad name."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name[:64]!r} is no name for a key; use letters, digits, '-', '_', '.'")
@@ -94,7 +93,7 @@ def _as_key(entry: Any) -> Key:
     if limits is not None:
         if any(type(value) is not int or value < 0 for value in limits.values()):
             raise ValueError
-        limits = Limits(**limits)
+        limits = UsageLimits(**limits)
     return Key(name, digest, str(entry.get("created", "")), limits)
 
 
@@ -123,11 +122,11 @@ def write_keys(path: Path, keys: Iterable[Key]) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _as_json(limits: Limits) -> dict[str, int]:
+def _as_json(limits: UsageLimits) -> dict[str, int]:
     return {name: getattr(limits, name) for name in _LIMIT_NAMES}
 
 
-def add_key(path: Path, name: str, limits: Limits | None = None) -> tuple[str, Key]:
+def add_key(path: Path, name: str, limits: UsageLimits | None = None) -> tuple[str, Key]:
     """Like `new_key`, and kept in the file. Raises ConfigError for a name that is taken."""
     clear, key = new_key(name, limits)
     keys = read_keys(path)

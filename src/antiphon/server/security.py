@@ -7,7 +7,7 @@
 A key comes in `Authorization: Bearer`, in `api-key`, or, from browsers, as the websocket subprotocol
 `openai-insecure-api-key.<key>`. Without keys in the settings, only this machine is served. Browsers reach loopback on
 behalf of any page, so what is let in without a key must come from a page of ours, or from a program, and must have
-called this machine by one of its own names. Knows no route and no model.
+called this machine by one of its own names.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from antiphon.config import Settings
 from antiphon.errors import ConfigError
 from antiphon.server import client_secrets, traffic
 from antiphon.server.client_secrets import ClientSecrets, Pinned
+from antiphon.server.http_errors import RequestRefused
 from antiphon.server.keys import Key, KeyBook
-from antiphon.server.refusal import Refused
-from antiphon.server.usage import Ledger, Limits, Seat
+from antiphon.server.usage import MeteredCall, UsageLedger, UsageLimits
 
 SUBPROTOCOL = "antiphon"
 """What a page of ours offers beside its key: browsers want one of the offered subprotocols to be chosen."""
@@ -97,9 +97,9 @@ class Gate:
         self.proxies = Proxies.of(settings)
         chosen = settings.security
         self.keys = KeyBook(chosen)
-        self.ledger = Ledger()
+        self.ledger = UsageLedger()
         self.secrets = ClientSecrets()
-        self._limits = Limits(
+        self._limits = UsageLimits(
             chosen.max_sessions, chosen.minutes_per_day, chosen.requests_per_minute
         )
 
@@ -120,17 +120,17 @@ class Gate:
         traffic.admit(connection)
         return principal
 
-    def limits_of(self, principal: Principal) -> Limits:
+    def limits_of(self, principal: Principal) -> UsageLimits:
         key = principal.key
         if key is None:
-            return Limits()
+            return UsageLimits()
         return key.limits or self._limits
 
     def _without_key(self, connection: HTTPConnection, clear: str) -> Principal:
         """A key that is presented nevertheless is ignored: SDKs insist on sending one."""
         local = self.is_local(connection)
         if not local and not self.settings.security.open:
-            raise Refused(
+            raise RequestRefused(
                 403,
                 "this server has no keys and serves only its own machine"
                 f"{self._doubt(connection)}; make a key with `antiphon keys create`, or set security.open",
@@ -138,7 +138,7 @@ class Gate:
                 retry=False,
             )
         if not origin_allowed(connection.headers, self.settings.server.cors_origins):
-            raise Refused(
+            raise RequestRefused(
                 403,
                 "this origin is not allowed; add it to server.cors_origins",
                 "origin_not_allowed",
@@ -161,7 +161,7 @@ class Gate:
     async def _with_key(self, clear: str, secrets_too: bool) -> Principal:
         """The Origin says nothing here: no browser sends a key by itself."""
         if not clear:
-            raise Refused(
+            raise RequestRefused(
                 401,
                 "an API key is needed: send it as `Authorization: Bearer KEY`",
                 _INVALID,
@@ -170,7 +170,7 @@ class Gate:
         if not clear.startswith(client_secrets.PREFIX):
             key = await self.keys.find(clear)
             if key is None:
-                raise Refused(
+                raise RequestRefused(
                     401,
                     "this API key is wrong or was revoked; ask the server's owner for another",
                     _INVALID,
@@ -180,7 +180,7 @@ class Gate:
         secret = self.secrets.find(clear) if secrets_too else None
         if secret is None or (secret.key is not None and not self.keys.has(secret.key)):
             reason = "has expired or is unknown" if secrets_too else "opens Realtime sessions only"
-            raise Refused(401, f"this client secret {reason}", _INVALID, retry=False)
+            raise RequestRefused(401, f"this client secret {reason}", _INVALID, retry=False)
         return Principal(secret.key.name if secret.key else "local", secret.key, secret.pinned)
 
 
@@ -234,7 +234,7 @@ async def admitted(request: Request) -> Principal:
 
 def session_of(
     connection: HTTPConnection, principal: Principal
-) -> AbstractContextManager[Seat | None]:
+) -> AbstractContextManager[MeteredCall | None]:
     """A call on this principal's account, for as long as the context lasts. Raises Refused (429).
 
     None: nobody counts. Else `left_s` says when to end the call.
@@ -243,7 +243,7 @@ def session_of(
 
 
 @contextmanager
-def _session(gate: Gate, principal: Principal) -> Iterator[Seat | None]:
+def _session(gate: Gate, principal: Principal) -> Iterator[MeteredCall | None]:
     if principal.key is None:
         yield None
         return
@@ -264,7 +264,7 @@ def spend(connection: HTTPConnection, principal: Principal, seconds: float) -> N
         gate_of(connection).ledger.spend(principal.name, seconds)
 
 
-def call_limit_s(max_call_s: int, seat: Seat | None) -> float:
+def call_limit_s(max_call_s: int, seat: MeteredCall | None) -> float:
     """How long a call may last: the server's limit, or what the key has left of its day."""
     left_s = None if seat is None else seat.left_s
     return max_call_s if left_s is None else min(max_call_s, left_s)

@@ -45,7 +45,7 @@ REQUEST_UNITS = 20
 """What a stranger's connection, and each of its requests, costs beside its lines."""
 
 
-class Pace:
+class ReadPace:
     """Keeps a rate. What is taken may exceed what is there: the debt is waited for."""
 
     __slots__ = ("_burst_s", "_even_s", "_unit_s")
@@ -89,7 +89,7 @@ class Address:
     __slots__ = ("connections", "pace")
 
     def __init__(self) -> None:
-        self.pace = Pace(ADDRESS)
+        self.pace = ReadPace(ADDRESS)
         self.connections: dict[Evictable, None] = {}
 
 
@@ -101,7 +101,7 @@ class Strangers:
 
         Raises ConfigError for one that is neither.
         """
-        self.pace = Pace(STRANGERS)
+        self.pace = ReadPace(STRANGERS)
         self.settings = settings
         try:
             self._proxies = tuple(ipaddress.ip_network(proxy, strict=False) for proxy in proxies)

@@ -1,7 +1,6 @@
 """What each key has used, and whether it may use more: calls at a time, minutes a day, requests a minute.
 
-In the memory of one process: a restart begins anew, and several processes count each for itself. Knows no socket and
-no secret, only the keys' names.
+In the memory of one process: a restart begins anew, and several processes count each for itself.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from antiphon.server.refusal import Refused
+from antiphon.server.http_errors import RequestRefused
 
 _DAY_S = 86_400
 _MINUTE_S = 60
@@ -20,7 +19,7 @@ _CODE = "rate_limit_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class UsageLimits:
     """0: no limit."""
 
     max_sessions: int = 0
@@ -32,7 +31,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seat:
+class MeteredCall:
     """A call that a key is paying for."""
 
     began_s: float
@@ -43,12 +42,12 @@ class Seat:
 @dataclass(slots=True)
 class _Used:
     requests: deque[float] = field(default_factory=deque)
-    seats: set[Seat] = field(default_factory=set)
+    seats: set[MeteredCall] = field(default_factory=set)
     day: int = 0
     spent_s: float = 0.0
 
 
-class Ledger:
+class UsageLedger:
     """One entry per key that was ever used; there are as many as the owner made."""
 
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
@@ -56,7 +55,7 @@ class Ledger:
         self.now_s = now_s
         self._used: dict[str, _Used] = {}
 
-    def note_request(self, name: str, limits: Limits) -> None:
+    def note_request(self, name: str, limits: UsageLimits) -> None:
         """Raises Refused (429) for one too many; that one is not counted."""
         limit = limits.requests_per_minute
         if not limit:
@@ -66,7 +65,7 @@ class Ledger:
             recent.popleft()
         if len(recent) >= limit:
             wait_s = max(1, round(recent[0] + _MINUTE_S - now_s))
-            raise Refused(
+            raise RequestRefused(
                 429,
                 f"this key may make {limit} requests a minute; try again in {wait_s} s",
                 _CODE,
@@ -74,7 +73,7 @@ class Ledger:
             )
         recent.append(now_s)
 
-    def left_s(self, name: str, limits: Limits) -> float | None:
+    def left_s(self, name: str, limits: UsageLimits) -> float | None:
         """Seconds left of the key's day, the calls that are on counted as far as they are; None: no limit."""
         if not limits.minutes_per_day:
             return None
@@ -82,12 +81,12 @@ class Ledger:
         running_s = sum(max(0.0, now_s - seat.began_s) for seat in used.seats)
         return limits.minutes_per_day * 60 - used.spent_s - running_s
 
-    def check_left(self, name: str, limits: Limits) -> float | None:
+    def check_left(self, name: str, limits: UsageLimits) -> float | None:
         """Like `left_s`. Raises Refused (429) when nothing is."""
         left_s = self.left_s(name, limits)
         if left_s is not None and left_s <= 0:
             wait_s = _DAY_S - int(self.now_s()) % _DAY_S
-            raise Refused(
+            raise RequestRefused(
                 429,
                 f"this key has used its {limits.minutes_per_day} minutes of today; they are back at midnight UTC",
                 _CODE,
@@ -101,18 +100,18 @@ class Ledger:
         self._today(name).spent_s += seconds
 
     @contextmanager
-    def session(self, name: str, limits: Limits) -> Iterator[Seat]:
+    def session(self, name: str, limits: UsageLimits) -> Iterator[MeteredCall]:
         """A call, for as long as the context lasts. Raises Refused (429) when the key may have no other."""
         left_s = self.check_left(name, limits)
         used = self._of(name)
         if limits.max_sessions and len(used.seats) >= limits.max_sessions:
-            raise Refused(
+            raise RequestRefused(
                 429,
                 f"this key may hold {limits.max_sessions} calls at a time; end one and try again",
                 _CODE,
                 retry_after_s=5,
             )
-        seat = Seat(self.now_s(), left_s)
+        seat = MeteredCall(self.now_s(), left_s)
         used.seats.add(seat)
         try:
             yield seat

@@ -19,7 +19,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
-from antiphon.server.frames import POLICY, FrameRefused, FrameScanner
 from antiphon.server.traffic import (
     ADMIT,
     CLIENT,
@@ -27,9 +26,10 @@ from antiphon.server.traffic import (
     REQUEST_UNITS,
     STRANGER,
     Address,
-    Pace,
+    ReadPace,
     Strangers,
 )
+from antiphon.server.websocket_frames import POLICY, FrameRefused, FrameScanner
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Valve(asyncio.Protocol):
         self._address: Address | None = None
         """What a stranger shares with others; None: let in."""
         self._rate = STRANGER
-        self._pace = Pace(STRANGER)
+        self._pace = ReadPace(STRANGER)
         self._spent = 0.0
         self._scanner = FrameScanner(self._settings.max_stranger_bytes, _STRANGERS_FRAGMENTS)
         self._reads = _HEAD
@@ -266,7 +266,7 @@ class Valve(asyncio.Protocol):
         self._address.pace.give_back(self._spent)
         self._strangers.pace.give_back(self._spent)
         self._address, self._behind_s = None, None
-        self._rate, self._pace = CLIENT, Pace(CLIENT)
+        self._rate, self._pace = CLIENT, ReadPace(CLIENT)
         self._scanner.max_bytes = self._settings.max_message_bytes
         self._scanner.max_fragments = _CLIENTS_FRAGMENTS
         self._cancel_next()

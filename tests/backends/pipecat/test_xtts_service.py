@@ -26,7 +26,7 @@ from pipecat.pipeline.runner import PipelineRunner
 from pipecat.pipeline.task import PipelineParams, PipelineTask
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.xtts.tts import XTTSService
-from tests.server.services.support import service
+from tests.protocols.services_support import service
 
 from antiphon.models.ports import Kind
 

@@ -27,7 +27,7 @@ from tests.support import say, until
 
 from antiphon.audio.encoding import encode_file
 from antiphon.audio.g711 import decode_ulaw, encode_ulaw
-from antiphon.server.serving import listen
+from antiphon.server.lifecycle import listen
 
 Step = Callable[["FakeCall"], Awaitable[None]]
 

@@ -13,12 +13,12 @@ from tests.support import nothing_left, run, say, until
 from twilio.request_validator import RequestValidator
 
 from antiphon.audio.g711 import decode_ulaw
-from antiphon.client.phone import report
+from antiphon.client.phone import call_summary
 from antiphon.client.phone.caller import Number, PhoneCall, number_for
+from antiphon.client.phone.carrier_webhooks import PhoneNumbers
 from antiphon.client.phone.clips import Clip, make_clip
 from antiphon.client.phone.impairments import Impairments
 from antiphon.client.phone.script import CallResult, Script, call_once, numbered
-from antiphon.client.phone.webhook import Line
 from antiphon.errors import ProtocolError
 
 TWIML = (
@@ -90,7 +90,7 @@ def test_through_the_webhook_signed_with_its_parameters() -> None:
     async def scenario() -> None:
         async with fake_agent() as agent:
             agent.twiml = TWIML
-            line = Line(auth_token="secret")
+            line = PhoneNumbers(auth_token="secret")
             number = number_for([f"http://{agent.address}"], line=line, parameters={"more": "x"})
             result = await call_once(number, quick(question()))
             assert result.trouble == ""
@@ -113,7 +113,7 @@ def test_the_stream_is_reached_another_way_but_signed_as_the_twiml_says() -> Non
     async def scenario() -> None:
         async with fake_agent() as agent:
             agent.twiml = TWIML.replace("ws://{address}", "wss://voice.example.org")
-            line = Line(auth_token="secret")
+            line = PhoneNumbers(auth_token="secret")
             number = number_for([agent.http, agent.ws], line=line)
             async with PhoneCall(number):
                 await until(lambda: agent.calls)
@@ -145,10 +145,10 @@ def test_three_questions_two_interruptions() -> None:
     assert result.turns[0].answer_ms < 1_500 <= result.turns[2].answer_ms + 1
     assert result.clears == 3
     assert [turn.cleared for turn in result.turns] == [False, True, True]
-    shown = report.as_object([result])
+    shown = call_summary.as_object([result])
     assert shown["sum"]["barge_in_to_silence_ms"]["count"] == 2
     assert [line["who"] for line in shown["calls"][0]["timeline"]] == ["caller", "agent"] * 3
-    drawn = report.timeline(result)
+    drawn = call_summary.timeline(result)
     assert "#" in drawn
     assert "=" in drawn
 
@@ -171,7 +171,7 @@ def test_nobody_answers_the_question() -> None:
 
     result = run(scenario())
     assert result.unanswered == 1
-    assert report.headline([result]) == "1 calls, 1 turns, 1 unanswered"
+    assert call_summary.headline([result]) == "1 calls, 1 turns, 1 unanswered"
 
 
 def test_the_agent_hangs_up() -> None:
@@ -290,7 +290,7 @@ def test_calls_at_the_same_time_are_calls_of_their_own() -> None:
             results = await asyncio.gather(*calls)
             assert [result.unanswered for result in results] == [0] * 6
             assert len({call.stream for call in agent.calls}) == 6
-            summed = report.in_sum(results)
+            summed = call_summary.in_sum(results)
             assert (summed["calls"], summed["turns"]) == (6, 6)
             assert summed["voice_to_voice_ms"]["count"] == 6
 

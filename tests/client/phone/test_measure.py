@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.support import say
 
+from antiphon.client.phone.caller_recording import CallerRecording, SpokenQuestion
 from antiphon.client.phone.clips import FRAME_BYTES, RATE_HZ, make_clip
 from antiphon.client.phone.measure import TurnFigures, measure, sounds
-from antiphon.client.phone.recording import Asked, Recording
 from antiphon.models.ports import Pcm16
 
 
@@ -27,13 +27,13 @@ class Tape:
         size = int(seconds * RATE_HZ)
         self.caller, self.agent = np.zeros(size, np.int16), np.zeros(size, np.int16)
         self.fed = np.zeros(size // FRAME_BYTES, np.uint8)
-        self.asked: list[Asked] = []
+        self.asked: list[SpokenQuestion] = []
         self.clears: tuple[int, ...] = ()
 
     def ask(self, at_ms: int, ms: int = 1_000) -> None:
         pcm = voice(ms, fade_ms=0)
         self.caller[at_ms * 8 : at_ms * 8 + len(pcm)] = pcm
-        self.asked.append(Asked("q", at_ms * 8, at_ms * 8, at_ms * 8 + len(pcm)))
+        self.asked.append(SpokenQuestion("q", at_ms * 8, at_ms * 8, at_ms * 8 + len(pcm)))
 
     def answer(self, at_ms: int, ms: int, *, fade_ms: int = 0) -> None:
         pcm = voice(ms, fade_ms=fade_ms)
@@ -44,7 +44,7 @@ class Tape:
         self.fed[from_ms // 20 : -(-to_ms // 20)] = 1
 
     def figures(self) -> list[TurnFigures]:
-        tape = Recording(self.caller, self.agent, self.fed.tobytes(), self.clears)
+        tape = CallerRecording(self.caller, self.agent, self.fed.tobytes(), self.clears)
         return measure(tape, self.asked)
 
 
@@ -174,7 +174,7 @@ def test_clicks_are_no_sound_and_words_have_pauses() -> None:
 def test_noise_of_the_line_is_no_overlap() -> None:
     clip = make_clip("q", say(440, 800, rate_hz=RATE_HZ), RATE_HZ, noise_snr_db=20)
     tape = Tape()
-    tape.asked = [Asked.at(clip, 8_000)]
+    tape.asked = [SpokenQuestion.at(clip, 8_000)]
     tape.caller[8_000 : 8_000 + len(clip.pcm)] = clip.pcm
     tape.caller += np.random.default_rng(1).integers(-200, 200, len(tape.caller)).astype(np.int16)
     tape.answer(3_000, 500)

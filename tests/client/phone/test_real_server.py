@@ -10,11 +10,11 @@ from tests.server.support import serving
 from tests.support import run, say
 
 from antiphon.client.phone.caller import number_for
+from antiphon.client.phone.carrier_webhooks import PhoneNumbers
 from antiphon.client.phone.clips import Clip, make_clip
-from antiphon.client.phone.recorded import call_recorded
+from antiphon.client.phone.recorded_flow import call_recorded
 from antiphon.client.phone.recording_host import RecordingHost
 from antiphon.client.phone.script import call_once
-from antiphon.client.phone.webhook import Line
 
 LOCAL = ["31922: Twilio connects to wss:// only"]
 
@@ -27,7 +27,7 @@ def test_questions_and_an_interruption_over_a_signed_stream(tmp_path: Path) -> N
     async def scenario() -> None:
         secret = "s3cret"
         async with serving(tmp_path, phone__auth_token=secret) as served:
-            number = number_for([f"http://{served.address}"], line=Line(auth_token=secret))
+            number = number_for([f"http://{served.address}"], line=PhoneNumbers(auth_token=secret))
             script = quick(asks(550), asks(440), barge_in_at_s=0.6, answer_limit_s=10.0)
             result = await call_once(number, script)
             assert (result.trouble, result.faults) == ("", LOCAL)
@@ -38,7 +38,7 @@ def test_questions_and_an_interruption_over_a_signed_stream(tmp_path: Path) -> N
             assert second.voice_to_voice_ms is not None
             assert result.clears >= 1
             assert result.marks > 3
-            forged = number_for([f"http://{served.address}"], line=Line(auth_token="other"))
+            forged = number_for([f"http://{served.address}"], line=PhoneNumbers(auth_token="other"))
             refused = await call_once(forged, script)
             assert "11200" in refused.trouble
             assert "403" in refused.trouble
@@ -59,7 +59,7 @@ def test_the_recording_flow(token: str, public_url: str, tmp_path: Path) -> None
 
     async def scenario() -> None:
         async with serving(tmp_path, **options) as served:
-            line = Line(auth_token=token, public_url=public_url if token else "")
+            line = PhoneNumbers(auth_token=token, public_url=public_url if token else "")
             number = number_for([f"http://{served.address}"], "record", line=line)
             async with RecordingHost(number.line.account_sid, not_yet=1) as host:
                 result = await call_recorded(number, quick(asks(440), digits="#"), host)

@@ -83,7 +83,7 @@ def test_it_opens_no_door_to_the_outside() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     outside = ("asyncio", "socket", "fastapi", "starlette", "httpx", "websockets", "aiortc")
-    ours = ("antiphon.server", "antiphon.session", "antiphon.models", "antiphon.config")
+    ours = ("antiphon.server", "antiphon.call", "antiphon.models", "antiphon.config")
     assert not [name for name in (*outside, *ours) if f"'{name}'" in loaded.stdout]
     assert "'antiphon.protocols.realtime.items'" in loaded.stdout
 

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from antiphon.protocols.realtime import connection
 from antiphon.protocols.realtime.frames import MAX_VALUES
 from antiphon.server import budget
-from antiphon.server.budget import Allowance, Rate
+from antiphon.server.budget import Allowance, WorkRate
 
 KIB = 1 << 10
 LIMIT = 256 * KIB
@@ -115,7 +115,7 @@ def test_a_flood_of_items_waits_and_the_others_are_answered(
     """After its burst a client is read no faster than its allowance, here: not at all."""
 
     async def main() -> None:
-        allow(monkeypatch, messages=Rate(0.01, 100))
+        allow(monkeypatch, messages=WorkRate(0.01, 100))
         async with serving(tmp_path) as served, talking(served) as evil, talking(served) as good:
             await evil.wait("session.created")
             flooding = asyncio.create_task(flood(evil, 5_000))
@@ -132,7 +132,7 @@ def test_who_stays_over_the_budget_is_ended_and_the_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        allow(monkeypatch, messages=Rate(1_000, 100), patience_s=0.0)
+        allow(monkeypatch, messages=WorkRate(1_000, 100), patience_s=0.0)
         async with serving(tmp_path) as served, talking(served) as evil, talking(served) as good:
             await good.wait("session.created")
             await evil.wait("session.created")
@@ -152,7 +152,7 @@ def test_audio_as_fast_as_possible_waits_and_is_heard(
     """Nobody is ended for it."""
 
     async def main() -> None:
-        allow(monkeypatch, audio_s=Rate(4, 0.1), patience_s=0.0)
+        allow(monkeypatch, audio_s=WorkRate(4, 0.1), patience_s=0.0)
         async with call(tmp_path) as c:
             await c.speak(spoken(440, silence_ms=1_200), piece_ms=1_840)
             await c.wait("response.done")

@@ -19,10 +19,10 @@ from tests.protocols.realtime.support import WEATHER, b64, spoken
 from tests.support import OPTIONS, model_set
 from tests.support import settings as server_settings
 
-from antiphon.models.pool import ModelSet
+from antiphon.models.model_set import ModelSet
 from antiphon.protocols.realtime.connection import Opening, RealtimeConnection
 from antiphon.protocols.realtime.frames import CLIENT_EVENTS
-from antiphon.server.calls import Calls
+from antiphon.server.admission import Calls
 
 LLM = {**OPTIONS["llm"], "tools": {"weather": {"name": "weather", "arguments": {"place": "Oslo"}}}}
 SPEECH = {hz: b64(spoken(hz, 400, silence_ms=0)) for hz in (440, 550, 660)}

@@ -11,7 +11,7 @@ from tests.protocols.realtime.support import WEATHER, call, talking
 from tests.server.support import serving
 from tests.support import OPTIONS, run
 
-from antiphon.session.tools import Tool
+from antiphon.call.tools import Tool
 
 CALLS_WEATHER = {
     **OPTIONS["llm"],

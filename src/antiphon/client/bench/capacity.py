@@ -2,7 +2,7 @@
 
 A load is too much when the 95th percentile of voice to voice is 100 ms above that of a few calls, when a turn goes
 unanswered, or when a call breaks off. Between the last load that was well and the first that was not, the limit is
-searched by halves. Knows servers by their `Arm`; what they answer with is theirs.
+searched by halves. Knows servers by their `Contender`; what they answer with is theirs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from antiphon.client.bench import loops
-from antiphon.client.bench.load import Fleet, LoadTurn, Manner, Tally
-from antiphon.client.bench.servers import Arm, Running, Usage, own_cpu_s, running
-from antiphon.client.bench.spread import spread
+from antiphon.client.bench.load import CallerBehaviour, Fleet, LoadTurn, Tally
+from antiphon.client.bench.percentiles import percentiles
+from antiphon.client.bench.servers import Contender, ProcessUsage, Running, own_cpu_s, running
 from antiphon.errors import AntiphonError, ConfigError, ProtocolError
 
 RISE_MS = 100.0
@@ -29,7 +29,7 @@ _SILENT_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RampPlan:
     """How a ramp goes."""
 
     base_calls: int = 4
@@ -53,7 +53,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class LoadLevel:
     """One load. Times in ms; None where nothing was measured."""
 
     calls: int
@@ -78,7 +78,7 @@ class Level:
         return None if self.voice_to_voice_ms is None else self.voice_to_voice_ms["p95"]
 
 
-def trouble(level: Level, base: Level) -> str:
+def trouble(level: LoadLevel, base: LoadLevel) -> str:
     """Why this load is too much, compared with a small one; empty where it is not."""
     if level.lost:
         return f"{len(level.lost)} calls broke off: {level.lost[0]}"
@@ -90,7 +90,7 @@ def trouble(level: Level, base: Level) -> str:
     return f"P95 rose by {rise_ms:.0f} ms" if rise_ms > RISE_MS else ""
 
 
-def driver_failed(level: Level) -> bool:
+def driver_failed(level: LoadLevel) -> bool:
     """The driver was too busy: nothing can be said of the server."""
     return level.driver_late_ms > DRIVER_LATE_MS
 
@@ -99,8 +99,8 @@ def driver_failed(level: Level) -> bool:
 class Ramp:
     """One server, from a few calls to too many."""
 
-    arm: str
-    levels: tuple[Level, ...]
+    contender: str
+    levels: tuple[LoadLevel, ...]
     """In the order in which they were measured."""
     knee: int
     """The most calls that were well; 0: none were."""
@@ -109,13 +109,13 @@ class Ramp:
     idle_memory_mb: float | None
 
     @property
-    def at_knee(self) -> Level | None:
+    def at_knee(self) -> LoadLevel | None:
         return next((level for level in self.levels if level.calls == self.knee), None)
 
     def as_object(self) -> dict[str, Any]:
         at_knee = self.at_knee
         return {
-            "arm": self.arm,
+            "arm": self.contender,
             "knee_calls": self.knee,
             "ended_by": self.ended_by,
             "cpu_ms_per_call_s": at_knee.cpu_ms_per_call_s if at_knee else None,
@@ -125,13 +125,16 @@ class Ramp:
 
 
 async def ramp(
-    server: Running, manner: Manner, plan: Plan, on_level: Callable[[str, Level], None]
+    server: Running,
+    behaviour: CallerBehaviour,
+    plan: RampPlan,
+    on_level: Callable[[str, LoadLevel], None],
 ) -> Ramp:
     """Raises ProtocolError when not even the first calls can be had."""
-    fleet = Fleet(server.url, manner)
-    levels: list[Level] = []
+    fleet = Fleet(server.url, behaviour)
+    levels: list[LoadLevel] = []
 
-    async def measure(calls: int) -> Level:
+    async def measure(calls: int) -> LoadLevel:
         level = await measure_level(fleet, server, calls, plan)
         levels.append(level)
         on_level(server.name, level)
@@ -141,7 +144,7 @@ async def ramp(
         base = await measure(plan.base_calls)
         if why := trouble(base, base):
             return Ramp(server.name, tuple(levels), 0, why, None)
-        idle_mb = await _idle_memory(server, manner, plan)
+        idle_mb = await _idle_memory(server, behaviour, plan)
         low, _, ended_by = await search(measure, base, plan)
     finally:
         fleet.close()
@@ -149,7 +152,7 @@ async def ramp(
 
 
 async def search(
-    measure: Callable[[int], Awaitable[Level]], base: Level, plan: Plan
+    measure: Callable[[int], Awaitable[LoadLevel]], base: LoadLevel, plan: RampPlan
 ) -> tuple[int, int, str]:
     """-> the most calls that were well, the fewest that were not (0: none were found), and why."""
     low, high, ended_by = await _climb(measure, base, plan)
@@ -166,7 +169,7 @@ async def search(
 
 
 async def _climb(
-    measure: Callable[[int], Awaitable[Level]], base: Level, plan: Plan
+    measure: Callable[[int], Awaitable[LoadLevel]], base: LoadLevel, plan: RampPlan
 ) -> tuple[int, int, str]:
     """-> the last load that was well, the first that was not (0: none was found), and why."""
     low, calls = base.calls, base.calls
@@ -182,7 +185,7 @@ async def _climb(
     return low, 0, "max_calls"
 
 
-async def measure_level(fleet: Fleet, server: Running, calls: int, plan: Plan) -> Level:
+async def measure_level(fleet: Fleet, server: Running, calls: int, plan: RampPlan) -> LoadLevel:
     """One load, reached and measured. What goes wrong is in it."""
     tally = Tally()
     fleet.tell(tally)
@@ -209,14 +212,14 @@ def _summed(
     tally: Tally,
     calls: int,
     took_s: float,
-    before: Usage | None,
-    after: Usage | None,
+    before: ProcessUsage | None,
+    after: ProcessUsage | None,
     driver_s: float,
-) -> Level:
+) -> LoadLevel:
     turns: Sequence[LoadTurn] = tally.turns
     cpu_s = after.cpu_s - before.cpu_s if before is not None and after is not None else None
-    late = spread(tally.late_ms)
-    return Level(
+    late = percentiles(tally.late_ms)
+    return LoadLevel(
         calls=calls,
         window_s=round(took_s, 2),
         turns=len(turns),
@@ -224,10 +227,10 @@ def _summed(
         talked_over=sum(turn.talked_over for turn in turns),
         gaps=sum(turn.gaps for turn in turns),
         lost=tuple(tally.lost[:20]),
-        voice_to_voice_ms=spread(
+        voice_to_voice_ms=percentiles(
             t.voice_to_voice_ms for t in turns if t.voice_to_voice_ms is not None
         ),
-        jitter_ms=spread(ms for turn in turns for ms in turn.jitter_ms),
+        jitter_ms=percentiles(ms for turn in turns for ms in turn.jitter_ms),
         cpu_ms_per_call_s=None if cpu_s is None else round(1000 * cpu_s / took_s / calls, 2),
         cores_used=None if cpu_s is None else round(cpu_s / took_s, 3),
         memory_mb=None if after is None else round(after.memory_bytes / 2**20, 1),
@@ -237,11 +240,11 @@ def _summed(
     )
 
 
-async def _idle_memory(server: Running, manner: Manner, plan: Plan) -> float | None:
+async def _idle_memory(server: Running, behaviour: CallerBehaviour, plan: RampPlan) -> float | None:
     """MB that one more silent call takes, once the first ones have warmed everything up."""
     if not plan.idle_calls:
         return None
-    silent = Fleet(server.url, replace(manner, first_s=_SILENT_S), seed=900)
+    silent = Fleet(server.url, replace(behaviour, first_s=_SILENT_S), seed=900)
     before = server.usage()
     try:
         await silent.resize(plan.idle_calls, _DIAL_SPREAD_S)
@@ -255,25 +258,25 @@ async def _idle_memory(server: Running, manner: Manner, plan: Plan) -> float | N
 
 
 def compare(
-    arms: Sequence[Arm],
-    manner: Manner,
-    plan: Plan,
+    contenders: Sequence[Contender],
+    behaviour: CallerBehaviour,
+    plan: RampPlan,
     *,
     repeats: int,
     core: int | None,
-    on_level: Callable[[str, Level], None],
+    on_level: Callable[[str, LoadLevel], None],
 ) -> dict[str, list[dict[str, Any]]]:
     """All arms, one after the other, so often -> by name. What was not measured says why in `trouble`. Blocking."""
-    found: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
+    found: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
     for _ in range(repeats):
-        for arm in arms:
+        for contender in contenders:
             try:
-                with running(arm, core) as server:
-                    done = loops.run_fast(ramp(server, manner, plan, on_level))
-                found[arm.name].append(done.as_object())
+                with running(contender, core) as server:
+                    done = loops.run_fast(ramp(server, behaviour, plan, on_level))
+                found[contender.name].append(done.as_object())
             except AntiphonError as error:
-                found[arm.name].append(
-                    {"arm": arm.name, "knee_calls": 0, "trouble": str(error), "levels": []}
+                found[contender.name].append(
+                    {"arm": contender.name, "knee_calls": 0, "trouble": str(error), "levels": []}
                 )
     return found
 

@@ -2,7 +2,6 @@
 
 One timer per caller and no task, so that the driver costs far less than the server. Every turn is measured from what
 the caller hears: voice to voice from the last audible sample of the question to the first audible sample of the answer.
-Knows no server's name and no process.
 """
 
 from __future__ import annotations
@@ -16,7 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from antiphon.audio import g711
-from antiphon.client.bench.stream import MediaStream, connect
+from antiphon.client.bench.load_stream import MediaStream, connect
+from antiphon.client.loudspeaker import AUDIBLE
+from antiphon.client.phone.carrier_playback import Playback
+from antiphon.client.phone.carrier_webhooks import PhoneNumbers
 from antiphon.client.phone.clips import (
     FRAME_BYTES,
     FRAME_MS,
@@ -24,20 +26,17 @@ from antiphon.client.phone.clips import (
     RATE_HZ,
     SILENCE,
     Clip,
-    Frame,
+    ClipFrame,
 )
-from antiphon.client.phone.playback import Playback
-from antiphon.client.phone.webhook import Line
-from antiphon.client.playout import AUDIBLE
 
-_SILENT = Frame.of(SILENCE)
+_SILENT = ClipFrame.of(SILENCE)
 _BURST_S = 0.003
 """Messages that come closer together than this are one delivery."""
 _LATE_EVERY_STEPS = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class CallerBehaviour:
     """How the callers behave."""
 
     clips: Sequence[Clip]
@@ -85,14 +84,14 @@ class LoadCaller:
     def __init__(
         self,
         stream: MediaStream,
-        manner: Manner,
+        behaviour: CallerBehaviour,
         tally: Tally,
         seed: int,
         on_done: Callable[[], None],
     ) -> None:
         self.stream = stream
         self.over = False
-        self._manner = manner
+        self._manner = behaviour
         self.tally = tally
         self._random = random.Random(seed)
         self._on_done = on_done
@@ -154,7 +153,7 @@ class LoadCaller:
         if not self.over:
             self._arm()
 
-    def _next_frame(self) -> Frame:
+    def _next_frame(self) -> ClipFrame:
         if self._clip is None and self._said is None and self._step >= self._clip_step:
             self._clip, self._clip_step = self._random.choice(self._manner.clips), self._step
             self._forgotten += self._playback.forget()
@@ -170,11 +169,11 @@ class LoadCaller:
 
     def _is_over(self, end_sample: int) -> bool:
         """The answer has been heard to its end, or will not come."""
-        playback, manner = self._playback, self._manner
+        playback, behaviour = self._playback, self._manner
         end_step = end_sample // FRAME_BYTES
         if playback.audible.find(1, max(end_step - self._forgotten, 0)) < 0:
-            return (self._step - end_step) * FRAME_S > manner.answer_limit_s
-        quiet = bytes(max(manner.quiet_ms // FRAME_MS, 1))
+            return (self._step - end_step) * FRAME_S > behaviour.answer_limit_s
+        quiet = bytes(max(behaviour.quiet_ms // FRAME_MS, 1))
         return not playback.buffered_ms and playback.audible.endswith(quiet)
 
     def _finish_turn(self, now_s: float) -> None:
@@ -258,10 +257,10 @@ def jitter_ms(deliveries: Sequence[tuple[float, int]]) -> list[float]:
 class Fleet:
     """Callers that come and go. `resize`, listen, `close`."""
 
-    def __init__(self, url: str, manner: Manner, seed: int = 1) -> None:
+    def __init__(self, url: str, behaviour: CallerBehaviour, seed: int = 1) -> None:
         self.tally = Tally()
         self._url = url
-        self._manner = manner
+        self._manner = behaviour
         self._seed = seed
         self._callers: list[LoadCaller] = []
         self._changed = asyncio.Event()
@@ -282,7 +281,7 @@ class Fleet:
 
     async def dial(self) -> LoadCaller:
         """One more caller. Raises ProtocolError when there is no call to be had."""
-        stream = await connect(self._url, Line())
+        stream = await connect(self._url, PhoneNumbers())
         self._seed += 1
         caller: LoadCaller | None = None
 

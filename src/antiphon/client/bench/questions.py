@@ -1,7 +1,4 @@
-"""What the benches ask: questions of everyday talk, spoken by the embedded voice, some with a pause in mid-sentence.
-
-Knows no server and no call.
-"""
+"""What the benches ask: questions of everyday talk, spoken by the embedded voice, some with a pause in mid-sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every result begins with: what was measured, when, where and with which versions. Knows no bench."""
+"""What every result begins with: what was measured, when, where and with which versions."""
 
 from __future__ import annotations
 

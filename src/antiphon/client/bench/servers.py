@@ -27,7 +27,7 @@ STAGES = "stages: "
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Contender:
     """One of the things that are compared."""
 
     name: str
@@ -38,7 +38,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ProcessUsage:
     """Of a process and its children, now."""
 
     cpu_s: float
@@ -63,12 +63,12 @@ class Running:
         found = (text.removeprefix(STAGES) for text in self.lines[line:] if text.startswith(STAGES))
         return [json.loads(text) for text in found]
 
-    def usage(self) -> Usage | None:
+    def usage(self) -> ProcessUsage | None:
         """None where the system does not tell."""
         found = [u for u in map(_usage_of, _family(self.pid)) if u is not None]
         if not found:
             return None
-        return Usage(
+        return ProcessUsage(
             sum(u.cpu_s for u in found),
             sum(u.memory_bytes for u in found),
             sum(u.threads for u in found),
@@ -85,7 +85,7 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _usage_of(pid: int) -> Usage | None:
+def _usage_of(pid: int) -> ProcessUsage | None:
     folder = Path(f"/proc/{pid}")
     try:
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
@@ -96,7 +96,7 @@ def _usage_of(pid: int) -> Usage | None:
     ticks = os.sysconf("SC_CLK_TCK")
     # Fields 14, 15 and 20 of proc_pid_stat(5); the first two are before the bracket.
     cpu_s = (int(fields[11]) + int(fields[12])) / ticks
-    return Usage(cpu_s, pages * os.sysconf("SC_PAGE_SIZE"), int(fields[17]), files)
+    return ProcessUsage(cpu_s, pages * os.sysconf("SC_PAGE_SIZE"), int(fields[17]), files)
 
 
 def cores() -> list[int]:
@@ -119,7 +119,7 @@ def apart(wanted: bool = True) -> Iterator[int | None]:
 
 
 @contextmanager
-def running(arm: Arm, core: int | None = None) -> Iterator[Running]:
+def running(contender: Contender, core: int | None = None) -> Iterator[Running]:
     """Start it, on this core alone, and end it. Raises ModelError with its last line when it does not get ready."""
 
     def pin() -> None:
@@ -127,21 +127,21 @@ def running(arm: Arm, core: int | None = None) -> Iterator[Running]:
             os.sched_setaffinity(0, {core})
 
     process = subprocess.Popen(
-        list(arm.command),
+        list(contender.command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        env={**os.environ, **arm.environment},
+        env={**os.environ, **contender.environment},
         start_new_session=True,
         preexec_fn=pin if core is not None else None,
     )
     try:
         lines: list[str] = []
-        port = _wait_for_port(arm.name, process, lines)
-        url = f"ws://127.0.0.1:{port}{arm.path}"
-        yield Running(arm.name, url, process.pid, core is not None, lines)
+        port = _wait_for_port(contender.name, process, lines)
+        url = f"ws://127.0.0.1:{port}{contender.path}"
+        yield Running(contender.name, url, process.pid, core is not None, lines)
     finally:
         _end(process)
 

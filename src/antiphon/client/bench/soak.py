@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 
 from antiphon.client.bench import loops
-from antiphon.client.bench.load import Fleet, Manner
-from antiphon.client.bench.servers import Arm, Running, running
-from antiphon.client.bench.spread import spread
+from antiphon.client.bench.load import CallerBehaviour, Fleet
+from antiphon.client.bench.percentiles import percentiles
+from antiphon.client.bench.servers import Contender, Running, running
 from antiphon.errors import ConfigError, ProtocolError
 
 _END_S = 60.0
@@ -29,7 +29,7 @@ _MAX_REFUSED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SoakPlan:
     calls: int = 10_000
     at_once: int = 50
     samples: int = 20
@@ -52,18 +52,23 @@ class Sample:
 
 
 def soak(
-    arm: Arm, manner: Manner, plan: Plan, *, core: int | None, on_sample: Callable[[Sample], None]
+    contender: Contender,
+    behaviour: CallerBehaviour,
+    plan: SoakPlan,
+    *,
+    core: int | None,
+    on_sample: Callable[[Sample], None],
 ) -> dict[str, Any]:
     """-> a JSON object. Blocking. Raises ModelError when the server does not start, ProtocolError when it refuses."""
-    with running(arm, core) as server:
-        return loops.run_fast(run_on(server, replace(manner, turns=1), plan, on_sample))
+    with running(contender, core) as server:
+        return loops.run_fast(run_on(server, replace(behaviour, turns=1), plan, on_sample))
 
 
 async def run_on(
-    server: Running, manner: Manner, plan: Plan, on_sample: Callable[[Sample], None]
+    server: Running, behaviour: CallerBehaviour, plan: SoakPlan, on_sample: Callable[[Sample], None]
 ) -> dict[str, Any]:
     """Of a server that runs. `manner` with a number of turns, or the calls do not end. Raises ProtocolError."""
-    fleet = Fleet(server.url, manner)
+    fleet = Fleet(server.url, behaviour)
     samples: list[Sample] = []
     done, refused = 0, 0
 
@@ -93,7 +98,7 @@ async def run_on(
         "lost": len(fleet.tally.lost),
         "why_lost": fleet.tally.lost[:10],
         "talked_over": sum(turn.talked_over for turn in turns),
-        "voice_to_voice_ms": spread(
+        "voice_to_voice_ms": percentiles(
             t.voice_to_voice_ms for t in turns if t.voice_to_voice_ms is not None
         ),
         **trend(samples),

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.client.bench import loops
-from antiphon.client.bench.servers import Arm, Running, running
-from antiphon.client.bench.spread import spread
-from antiphon.client.bench.traces import Traces, stages_of
+from antiphon.client.bench.percentiles import percentiles
+from antiphon.client.bench.servers import Contender, Running, running
+from antiphon.client.bench.traced_records import Traces, stages_of
 from antiphon.client.phone.caller import Number, PhoneCall
 from antiphon.client.phone.clips import FRAME_BYTES, Clip
 from antiphon.client.phone.measure import TurnFigures, measure
@@ -28,7 +28,7 @@ QUIET_MS = 800
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BenchQuestion:
     clip: Clip
     has_pause: bool
     """In mid-sentence."""
@@ -38,10 +38,10 @@ class Asked:
 class Contestant:
     """One server that is measured, and what came of it so far."""
 
-    arm: Arm
+    contender: Contender
     traces: Traces | None = None
     """Of a server of ours."""
-    turns: list[tuple[Asked, TurnFigures]] = field(default_factory=list)
+    turns: list[tuple[BenchQuestion, TurnFigures]] = field(default_factory=list)
     stages: list[dict[str, float]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
 
@@ -49,12 +49,12 @@ class Contestant:
 _UNHEARD = TurnFigures("", 0, 0, False, None, False, None, False, 0, 0, False, 0, 0, 0)
 """Of a question that could not even be asked."""
 
-Told = Callable[[str, Asked, TurnFigures], None]
+Told = Callable[[str, BenchQuestion, TurnFigures], None]
 
 
 def compare(
     contestants: Sequence[Contestant],
-    questions: Sequence[Asked],
+    questions: Sequence[BenchQuestion],
     *,
     per_call: int,
     core: int | None,
@@ -62,26 +62,28 @@ def compare(
 ) -> None:
     """Ask all of them everything. Blocking. Raises ModelError when a server does not start."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(running(one.arm, core)) for one in contestants]
+        servers = [stack.enter_context(running(one.contender, core)) for one in contestants]
         loops.run(_interleave(contestants, servers, questions, per_call, on_turn))
 
 
 async def _interleave(
     contestants: Sequence[Contestant],
     servers: Sequence[Running],
-    questions: Sequence[Asked],
+    questions: Sequence[BenchQuestion],
     per_call: int,
     on_turn: Told,
 ) -> None:
     for one, server in zip(contestants, servers, strict=True):
-        await ask(Contestant(one.arm, one.traces), server, questions[:1], lambda *_: None)
+        await ask(Contestant(one.contender, one.traces), server, questions[:1], lambda *_: None)
     for at in range(0, len(questions), per_call):
         block = questions[at : at + per_call]
         for one, server in zip(contestants, servers, strict=True):
             await ask(one, server, block, on_turn)
 
 
-async def ask(one: Contestant, server: Running, block: Sequence[Asked], on_turn: Told) -> None:
+async def ask(
+    one: Contestant, server: Running, block: Sequence[BenchQuestion], on_turn: Told
+) -> None:
     """One call. What goes wrong is told in the result: what could not be asked counts as unanswered."""
     call = PhoneCall(Number(stream_url=server.url), [asked.clip for asked in block])
     told = len(server.lines)
@@ -101,7 +103,7 @@ async def ask(one: Contestant, server: Running, block: Sequence[Asked], on_turn:
     missing = [_UNHEARD] * (len(block) - len(heard))
     for asked, turn in zip(block, (*heard, *missing), strict=True):
         one.turns.append((asked, turn))
-        on_turn(one.arm.name, asked, turn)
+        on_turn(one.contender.name, asked, turn)
     if one.traces is not None:
         found = await one.traces.next_call()
         kept = [r for r in found if r.get("kind", "answer") == "answer"]
@@ -112,18 +114,18 @@ async def ask(one: Contestant, server: Running, block: Sequence[Asked], on_turn:
 
 def summary(contestants: Iterable[Contestant]) -> dict[str, Any]:
     """The ratio of the medians first, then each server's figures."""
-    arms = {one.arm.name: _summed(one) for one in contestants}
-    names = list(arms)
+    contenders = {one.contender.name: _summed(one) for one in contestants}
+    names = list(contenders)
     ratio = None
     if len(names) > 1:
-        ours, theirs = (arms[name]["voice_to_voice_ms"] for name in names[:2])
+        ours, theirs = (contenders[name]["voice_to_voice_ms"] for name in names[:2])
         ratio = round(ours["median"] / theirs["median"], 3) if ours and theirs else None
-    return {"ratio": ratio, "arms": arms}
+    return {"ratio": ratio, "arms": contenders}
 
 
 def _summed(one: Contestant) -> dict[str, Any]:
-    def delays(wanted: Callable[[Asked], bool]) -> dict[str, float] | None:
-        return spread(
+    def delays(wanted: Callable[[BenchQuestion], bool]) -> dict[str, float] | None:
+        return percentiles(
             t.voice_to_voice_ms
             for asked, t in one.turns
             if t.voice_to_voice_ms is not None and wanted(asked)

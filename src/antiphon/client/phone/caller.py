@@ -1,6 +1,6 @@
 """A caller with a telephone: dials a voice agent through its webhook or its websocket, speaks, waits, interrupts.
 
-What a script or a test drives. Every wait has a limit, and ends when the agent hangs up. Knows nothing of measuring.
+What a script or a test drives. Every wait has a limit, and ends when the agent hangs up.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from urllib.parse import urlsplit, urlunsplit
 
-from antiphon.client.phone import twiml
+from antiphon.client.phone import twiml_parser
+from antiphon.client.phone.caller_recording import CallerRecording, SpokenQuestion
+from antiphon.client.phone.carrier_webhooks import PhoneNumbers, Webhooks
 from antiphon.client.phone.clips import FRAME_MS, Clip, background
 from antiphon.client.phone.impairments import Impairments
 from antiphon.client.phone.line import PhoneLine, open_stream
-from antiphon.client.phone.recording import Asked, Recording
-from antiphon.client.phone.webhook import Line, Webhooks
 from antiphon.errors import ConfigError, ProtocolError
 
 STREAM_PATH = "/media-stream"
@@ -32,7 +32,7 @@ class Number:
     """`http://...`: asked first, and its TwiML obeyed."""
     stream_url: str = ""
     """`ws://...`: with a webhook, where its stream is reached from here; without one, all there is."""
-    line: Line = field(default_factory=Line)
+    line: PhoneNumbers = field(default_factory=PhoneNumbers)
     parameters: dict[str, str] = field(default_factory=dict)
     """Custom parameters, over those of the TwiML."""
     impairments: Impairments = field(default_factory=Impairments)
@@ -68,7 +68,7 @@ class PhoneCall:
     def __init__(self, number: Number, clips: Sequence[Clip] = ()) -> None:
         """`clips`: what will be said, for the noise in between."""
         self.number = number
-        self.asked: list[Asked] = []
+        self.asked: list[SpokenQuestion] = []
         self.ended = ""
         """Why the call is over, where that is not the caller's doing."""
         self.faults: list[str] = []
@@ -76,7 +76,7 @@ class PhoneCall:
         self._background = background(list(clips))
         self._line: PhoneLine | None = None
         self._webhooks: Webhooks | None = None
-        self._stream = twiml.Stream("")
+        self._stream = twiml_parser.StreamVerb("")
         self._then = ""
         self._stack = AsyncExitStack()
 
@@ -99,7 +99,7 @@ class PhoneCall:
 
     async def _dial(self) -> None:
         number = self.number
-        stream = twiml.Stream(number.stream_url)
+        stream = twiml_parser.StreamVerb(number.stream_url)
         if number.webhook_url:
             self._webhooks = await self._stack.enter_async_context(Webhooks(number.line))
             stream, self._then = await self._ask_for_stream(self._webhooks)
@@ -116,18 +116,18 @@ class PhoneCall:
         )
         await self._report("stream-started")
 
-    async def _ask_for_stream(self, webhooks: Webhooks) -> tuple[twiml.Stream, str]:
+    async def _ask_for_stream(self, webhooks: Webhooks) -> tuple[twiml_parser.StreamVerb, str]:
         """-> the stream, and what the TwiML says comes after it."""
         url, method, status = self.number.webhook_url, "POST", "ringing"
         for _ in range(_MAX_REDIRECTS):
             verbs = await webhooks.ask(url, status=status, method=method)
             status = "in-progress"
             for index, verb in enumerate(verbs):
-                if isinstance(verb, twiml.Stream):
+                if isinstance(verb, twiml_parser.StreamVerb):
                     return verb, ", ".join(_name(later) for later in verbs[index + 1 :])
-                if isinstance(verb, twiml.Record):
+                if isinstance(verb, twiml_parser.RecordVerb):
                     raise ProtocolError(f"{url} answers with <Record>; call it with --mode record")
-                if isinstance(verb, twiml.Redirect):
+                if isinstance(verb, twiml_parser.RedirectVerb):
                     url, method = verb.url, verb.method
                     break
             else:
@@ -155,11 +155,11 @@ class PhoneCall:
     def is_over(self) -> bool:
         return self.line.is_over
 
-    def recording(self) -> Recording:
+    def recording(self) -> CallerRecording:
         """Both sides so far."""
         return self.line.recording()
 
-    async def say(self, clip: Clip) -> Asked:
+    async def say(self, clip: Clip) -> SpokenQuestion:
         """Speak in real time -> where it lies in the recording. Raises ProtocolError when the call ends before."""
         asked = await self.line.say(clip)
         if asked is None:
@@ -207,5 +207,5 @@ class PhoneCall:
             await self._stack.aclose()
 
 
-def _name(verb: twiml.Verb) -> str:
-    return f"<{verb.name if isinstance(verb, twiml.Other) else type(verb).__name__}>"
+def _name(verb: twiml_parser.Verb) -> str:
+    return f"<{verb.name if isinstance(verb, twiml_parser.OtherVerb) else type(verb).__name__.removesuffix('Verb')}>"

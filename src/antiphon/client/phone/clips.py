@@ -1,7 +1,7 @@
 """What a caller says: an audio file made ready for the line before the call, so that the call itself costs little.
 
 The acoustic bounds of the speech are found here, from the energy of the clean file: latency counts from the last sample
-that a person would hear. Knows no protocol beyond mu-law frames of 20 ms.
+that a person would hear.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BED_S = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ClipFrame:
     """20 ms of the caller's side."""
 
     codes: bytes
@@ -42,15 +42,15 @@ class Frame:
     """The same in base64, as it goes out."""
 
     @classmethod
-    def of(cls, codes: bytes) -> Frame:
+    def of(cls, codes: bytes) -> ClipFrame:
         return cls(codes, base64.b64encode(codes))
 
 
-def frames_of(pcm: Pcm16) -> tuple[Frame, ...]:
+def frames_of(pcm: Pcm16) -> tuple[ClipFrame, ...]:
     """8 kHz samples -> frames; the last one is filled up with silence."""
     codes = g711.encode_ulaw(pcm)
     pieces = (codes[at : at + FRAME_BYTES] for at in range(0, len(codes), FRAME_BYTES))
-    return tuple(Frame.of(piece.ljust(FRAME_BYTES, SILENCE[:1])) for piece in pieces)
+    return tuple(ClipFrame.of(piece.ljust(FRAME_BYTES, SILENCE[:1])) for piece in pieces)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Clip:
         return mixed
 
     @cached_property
-    def frames(self) -> tuple[Frame, ...]:
+    def frames(self) -> tuple[ClipFrame, ...]:
         """What is sent, frame by frame."""
         return frames_of(self.sent)
 
@@ -117,11 +117,11 @@ def _bounds_without_pause(pcm: Pcm16) -> tuple[int, int] | None:
     return first, end
 
 
-def background(clips: list[Clip]) -> tuple[Frame, ...]:
+def background(clips: list[Clip]) -> tuple[ClipFrame, ...]:
     """What the line carries while nobody speaks: silence, or the noise of the loudest clip."""
     noisy = [clip for clip in clips if clip.noise_snr_db is not None]
     if not noisy:
-        return (Frame.of(SILENCE),)
+        return (ClipFrame.of(SILENCE),)
     loudest = max(noisy, key=lambda clip: clip.level)
     assert loudest.noise_snr_db is not None
     return frames_of(noise(_BED_S * RATE_HZ, loudest.level, loudest.noise_snr_db))

@@ -20,11 +20,11 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from antiphon.client.phone.clips import FRAME_BYTES, FRAME_MS, FRAME_S, RATE_HZ, Clip, Frame
+from antiphon.client.phone.caller_recording import CallerRecording, SpokenQuestion
+from antiphon.client.phone.carrier_playback import Playback
+from antiphon.client.phone.carrier_webhooks import PhoneNumbers
+from antiphon.client.phone.clips import FRAME_BYTES, FRAME_MS, FRAME_S, RATE_HZ, Clip, ClipFrame
 from antiphon.client.phone.impairments import Fate, Impairments
-from antiphon.client.phone.playback import Playback
-from antiphon.client.phone.recording import Asked, Recording
-from antiphon.client.phone.webhook import Line
 from antiphon.errors import ProtocolError
 
 MAX_CALL_S = 3600.0
@@ -53,11 +53,11 @@ _DECODER = msgspec.json.Decoder(_Message)
 
 async def open_stream(
     url: str,
-    line: Line,
+    line: PhoneNumbers,
     parameters: dict[str, str],
     *,
     signed_url: str = "",
-    background: Sequence[Frame],
+    background: Sequence[ClipFrame],
     impairments: Impairments | None = None,
 ) -> PhoneLine:
     """Connect and announce the call. `signed_url`: where the server believes to be, if not at `url`.
@@ -114,7 +114,7 @@ class Faults:
 @dataclass(slots=True)
 class _Utterance:
     clip: Clip
-    done: asyncio.Future[Asked | None]
+    done: asyncio.Future[SpokenQuestion | None]
     first_step: int | None = None
 
     @property
@@ -123,7 +123,7 @@ class _Utterance:
 
     def finish(self) -> None:
         if self.first_step is not None and not self.done.done():
-            self.done.set_result(Asked.at(self.clip, self.first_step * FRAME_BYTES))
+            self.done.set_result(SpokenQuestion.at(self.clip, self.first_step * FRAME_BYTES))
 
 
 class PhoneLine:
@@ -132,8 +132,8 @@ class PhoneLine:
     def __init__(
         self,
         socket: ClientConnection,
-        line: Line,
-        background: Sequence[Frame],
+        line: PhoneNumbers,
+        background: Sequence[ClipFrame],
         impairments: Impairments,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -204,10 +204,10 @@ class PhoneLine:
                 async with asyncio.timeout(2 * _CLOSE_S):
                     await self._socket.close()
 
-    def recording(self) -> Recording:
+    def recording(self) -> CallerRecording:
         """What was said and heard so far."""
         heard = self.playback
-        return Recording.of(self._said, heard.heard, heard.fed, heard.clears)
+        return CallerRecording.of(self._said, heard.heard, heard.fed, heard.clears)
 
     # --- what the caller does ---
 
@@ -216,9 +216,9 @@ class PhoneLine:
         """The 20 ms that are being heard now, counted from 0."""
         return max(self.playback.steps - 1, 0)
 
-    def say(self, clip: Clip) -> asyncio.Future[Asked | None]:
+    def say(self, clip: Clip) -> asyncio.Future[SpokenQuestion | None]:
         """Speak at the next step -> done when the last frame has left; None when the call ended before that."""
-        done: asyncio.Future[Asked | None] = self._loop.create_future()
+        done: asyncio.Future[SpokenQuestion | None] = self._loop.create_future()
         if self.is_over:
             done.set_result(None)
         else:
@@ -266,7 +266,7 @@ class PhoneLine:
         self._forget_speech()
         self._step_done.set()
 
-    def _next_frame(self, step: int) -> Frame:
+    def _next_frame(self, step: int) -> ClipFrame:
         if not self._speech:
             return self._background[step % len(self._background)]
         said = self._speech[0]
@@ -279,7 +279,7 @@ class PhoneLine:
         self.most_late_ms = max(self.most_late_ms, -1000 * wait_s)
         await asyncio.sleep(max(wait_s, 0))
 
-    async def _send_frame(self, frame: Frame, step: int) -> None:
+    async def _send_frame(self, frame: ClipFrame, step: int) -> None:
         if self._digits and step % _DTMF_EVERY_STEPS == 0:
             digit = self._digits.popleft()
             await self._send_numbered("dtmf", {"track": "inbound_track", "digit": digit})

@@ -13,9 +13,9 @@ from itertools import pairwise
 import numpy as np
 
 from antiphon.audio.framing import Pcm16
+from antiphon.client.loudspeaker import AUDIBLE
+from antiphon.client.phone.caller_recording import CallerRecording, SpokenQuestion
 from antiphon.client.phone.clips import FRAME_BYTES, FRAME_MS, RATE_HZ
-from antiphon.client.phone.recording import Asked, Recording
-from antiphon.client.playout import AUDIBLE
 
 _JOIN_MS = 60
 """A quiet stretch within a word does not end a sound."""
@@ -30,7 +30,7 @@ _SHORTEST_GAP_MS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class SoundSpan:
     """A stretch of sound, in samples."""
 
     start: int
@@ -66,7 +66,7 @@ class TurnFigures:
     """First to last audible sample of the answer, up to the next question."""
 
 
-def sounds(pcm: Pcm16, limit: int = AUDIBLE) -> list[Span]:
+def sounds(pcm: Pcm16, limit: int = AUDIBLE) -> list[SoundSpan]:
     """Audible stretches, the pauses within words closed, clicks left out."""
     loud = np.flatnonzero(np.abs(pcm.astype(np.int32)) > limit)
     if not len(loud):
@@ -74,11 +74,11 @@ def sounds(pcm: Pcm16, limit: int = AUDIBLE) -> list[Span]:
     breaks = np.flatnonzero(np.diff(loud) > _JOIN_MS * RATE_HZ // 1000)
     starts = loud[np.concatenate([[0], breaks + 1])]
     ends = loud[np.concatenate([breaks, [len(loud) - 1]])] + 1
-    spans = [Span(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+    spans = [SoundSpan(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
     return [s for s in spans if s.end - s.start >= _SHORTEST_MS * RATE_HZ // 1000]
 
 
-def measure(recording: Recording, asked: Sequence[Asked]) -> list[TurnFigures]:
+def measure(recording: CallerRecording, asked: Sequence[SpokenQuestion]) -> list[TurnFigures]:
     """One result per question, in order. Some ms of work per minute of call."""
     agent = sounds(recording.agent)
     found = []
@@ -90,11 +90,11 @@ def measure(recording: Recording, asked: Sequence[Asked]) -> list[TurnFigures]:
 
 
 def _measure_turn(
-    recording: Recording, agent: Sequence[Span], asked: Asked, until: int
+    recording: CallerRecording, agent: Sequence[SoundSpan], asked: SpokenQuestion, until: int
 ) -> TurnFigures:
     old_end = _old_answer_end(agent, asked)
     new = [
-        Span(s.start, min(s.end, until))
+        SoundSpan(s.start, min(s.end, until))
         for s in agent
         if s.start < until and s.start >= max(asked.speech_start, old_end)
     ]
@@ -126,13 +126,13 @@ def _ms(samples: int) -> float:
     return round(1000 * samples / RATE_HZ, 1)
 
 
-def _is_cleared(recording: Recording, asked: Asked, old_end: int) -> bool:
+def _is_cleared(recording: CallerRecording, asked: SpokenQuestion, old_end: int) -> bool:
     """Between the caller's first sound and the agent's last; the 20 ms that were on their way are heard after it."""
     late = 2 * FRAME_BYTES
     return any(asked.speech_start <= at <= old_end + late for at in recording.clears)
 
 
-def _old_answer_end(agent: Sequence[Span], asked: Asked) -> int:
+def _old_answer_end(agent: Sequence[SoundSpan], asked: SpokenQuestion) -> int:
     """The sample after the last of what the agent was saying when the caller cut in; 0 where it was silent."""
     end = 0
     for sound in agent:
@@ -147,7 +147,7 @@ def _old_answer_end(agent: Sequence[Span], asked: Asked) -> int:
     return _resumed_end(agent, asked)
 
 
-def _resumed_end(agent: Sequence[Span], asked: Asked) -> int:
+def _resumed_end(agent: Sequence[SoundSpan], asked: SpokenQuestion) -> int:
     """The caller cut in between two words of the agent: it was speaking if it spoke shortly before and after."""
     limit = _STILL_TALKING_MS * RATE_HZ // 1000 // 2
     before = [s for s in agent if s.end <= asked.speech_start]
@@ -162,7 +162,9 @@ def _resumed_end(agent: Sequence[Span], asked: Asked) -> int:
     return end
 
 
-def _overlap_ms(recording: Recording, agent: Sequence[Span], asked: Asked) -> float:
+def _overlap_ms(
+    recording: CallerRecording, agent: Sequence[SoundSpan], asked: SpokenQuestion
+) -> float:
     said = recording.caller[asked.speech_start : asked.speech_end]
     # A tenth of its own peak: the noise of the line is no speech.
     peak = int(np.abs(said.astype(np.int32)).max()) if len(said) else 0
@@ -174,7 +176,9 @@ def _overlap_ms(recording: Recording, agent: Sequence[Span], asked: Asked) -> fl
     return _ms(both)
 
 
-def _dead_air_ms(answer: Sequence[Span], old_end: int, asked: Asked, until: int) -> float:
+def _dead_air_ms(
+    answer: Sequence[SoundSpan], old_end: int, asked: SpokenQuestion, until: int
+) -> float:
     begin = max(asked.speech_end, old_end)
     if not answer:
         return _ms(max(until - begin, 0))
@@ -183,7 +187,7 @@ def _dead_air_ms(answer: Sequence[Span], old_end: int, asked: Asked, until: int)
     return _ms(max(waits))
 
 
-def _is_abrupt(agent: Pcm16, answer: Sequence[Span]) -> bool:
+def _is_abrupt(agent: Pcm16, answer: Sequence[SoundSpan]) -> bool:
     """Digital silence, then at once a good part of the level that the first second of the answer reaches."""
     start = answer[0].start
     before = agent[max(start - 5 * _ONSET_SAMPLES, 0) : start]
@@ -194,7 +198,7 @@ def _is_abrupt(agent: Pcm16, answer: Sequence[Span]) -> bool:
     return float(voice[:_ONSET_SAMPLES].max()) >= _ABRUPT * loud
 
 
-def _gaps(recording: Recording, answer: Sequence[Span]) -> list[float]:
+def _gaps(recording: CallerRecording, answer: Sequence[SoundSpan]) -> list[float]:
     """Lengths in ms of the stretches within the answer for which there was nothing to play."""
     if not answer:
         return []

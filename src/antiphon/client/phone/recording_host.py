@@ -19,7 +19,7 @@ from antiphon.audio.encoding import CONTENT_TYPES, encode_file
 from antiphon.audio.framing import Pcm16
 from antiphon.client.phone.clips import RATE_HZ
 from antiphon.errors import ProtocolError
-from antiphon.server.serving import listen
+from antiphon.server.lifecycle import listen
 
 _START_S = 5.0
 _MAX_RECORDINGS = 1_000

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from antiphon.client.phone.caller import Number, PhoneCall
+from antiphon.client.phone.caller_recording import CallerRecording, SpokenQuestion
+from antiphon.client.phone.carrier_webhooks import PhoneNumbers
 from antiphon.client.phone.clips import FRAME_BYTES, FRAME_S, RATE_HZ, Clip
-from antiphon.client.phone.measure import Span, TurnFigures, measure, sounds
-from antiphon.client.phone.recording import Asked, Recording
-from antiphon.client.phone.webhook import Line
+from antiphon.client.phone.measure import SoundSpan, TurnFigures, measure, sounds
 from antiphon.errors import AntiphonError
 
 _TIMELINE_PAUSE_MS = 250
@@ -44,8 +44,8 @@ class CallResult:
 
     mode: str = "stream"
     turns: list[TurnFigures] = field(default_factory=list)
-    recording: Recording | None = None
-    asked: list[Asked] = field(default_factory=list)
+    recording: CallerRecording | None = None
+    asked: list[SpokenQuestion] = field(default_factory=list)
     greeting_ms: float | None = None
     """Start of the call to the agent's first audible sample, where it spoke first."""
     ended: str = ""
@@ -66,18 +66,18 @@ class CallResult:
         """(`caller` or `agent`, from ms, to ms) in order of time; pauses under 250 ms are no pauses."""
         if self.recording is None:
             return []
-        spans = [("caller", Span(a.speech_start, a.speech_end)) for a in self.asked]
+        spans = [("caller", SoundSpan(a.speech_start, a.speech_end)) for a in self.asked]
         spans += [("agent", span) for span in _joined(sounds(self.recording.agent))]
         ordered = sorted(spans, key=lambda item: item[1].start)
         per_ms = RATE_HZ / 1000
         return [(who, round(s.start / per_ms, 1), round(s.end / per_ms, 1)) for who, s in ordered]
 
 
-def _joined(spans: Sequence[Span]) -> list[Span]:
-    found: list[Span] = []
+def _joined(spans: Sequence[SoundSpan]) -> list[SoundSpan]:
+    found: list[SoundSpan] = []
     for span in spans:
         if found and span.start - found[-1].end < _TIMELINE_PAUSE_MS * RATE_HZ // 1000:
-            found[-1] = Span(found[-1].start, span.end)
+            found[-1] = SoundSpan(found[-1].start, span.end)
         else:
             found.append(span)
     return found
@@ -101,7 +101,9 @@ async def call_once(number: Number, script: Script) -> CallResult:
     return result
 
 
-async def fill_in(result: CallResult, recording: Recording, asked: list[Asked]) -> None:
+async def fill_in(
+    result: CallResult, recording: CallerRecording, asked: list[SpokenQuestion]
+) -> None:
     """Measure, on a thread: other calls may be on."""
     result.recording, result.asked = recording, asked
     result.turns = await asyncio.to_thread(measure, recording, asked)
@@ -139,7 +141,7 @@ async def _listen(call: PhoneCall, script: Script, since_step: int, *, cut_in: b
 
 def numbered(number: Number, index: int) -> Number:
     """The same, called by somebody else: call and stream have identifiers of their own."""
-    line, fresh = number.line, Line()
+    line, fresh = number.line, PhoneNumbers()
     caller = f"{line.from_number[:-2]}{index % 100:02}" if index else line.from_number
     own = replace(line, from_number=caller, call_sid=fresh.call_sid, stream_sid=fresh.stream_sid)
     impaired = replace(number.impairments, seed=number.impairments.seed + index)

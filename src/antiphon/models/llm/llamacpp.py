@@ -24,12 +24,17 @@ from typing import Any
 import httpx
 
 from antiphon.errors import ModelError, RequestError
-from antiphon.models.chat import ThoughtFilter, WrittenCall, as_wire, error_text
-from antiphon.models.completions import Reply, Stream, read, read_judgement
+from antiphon.models.chat_format import ThoughtFilter, WrittenCall, as_wire, error_text
+from antiphon.models.completion_stream import (
+    CompletionReply,
+    CompletionStream,
+    read,
+    read_judgement,
+)
+from antiphon.models.kv_slots import KvSlots
 from antiphon.models.ports import LlmDelta, LlmRequest, Message, ModelInfo, WeightSource
-from antiphon.models.prompt import USER_TEXT, Frame, fit, frame
+from antiphon.models.prompt_window import USER_TEXT, PromptFrame, fit, frame
 from antiphon.models.registry import register_model
-from antiphon.models.slots import Slots
 
 _SAMPLING: Mapping[str, float] = {"top_k": 40, "top_p": 0.9, "min_p": 0.05, "repeat_penalty": 1.05}
 _TEMPLATE_OPTIONS: Mapping[str, Any] = {"enable_thinking": False}
@@ -136,8 +141,8 @@ class LlamaCpp:
             trust_env=False,  # a proxy has no business between us and ourselves
             timeout=60,
         )
-        self._slots = Slots(self.parallel)
-        self._streams: set[Stream] = set()
+        self._slots = KvSlots(self.parallel)
+        self._streams: set[CompletionStream] = set()
         self._streams_lock = threading.Lock()
         # Twice: a stopped request may hold its thread for one more token.
         self._pool = ThreadPoolExecutor(2 * self.parallel, thread_name_prefix="llamacpp")
@@ -215,13 +220,13 @@ class LlamaCpp:
 
     # --- the port ---------------------------------------------------------------------------------
 
-    def generate(self, request: LlmRequest) -> Reply:
+    def generate(self, request: LlmRequest) -> CompletionReply:
         steps = [lambda: self._begin(request)]
         if request.judge_words:
             steps.insert(0, lambda: self._begin_judgement(request))
         if request.tools:
             steps.append(lambda: self._begin_in_words(request))
-        return Reply(*steps)
+        return CompletionReply(*steps)
 
     def warm(self, request: LlmRequest) -> None:
         """Blocking, until it is read. Does nothing when the last message is not the user's."""
@@ -240,7 +245,7 @@ class LlamaCpp:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def _begin(self, request: LlmRequest) -> tuple[Stream, Iterator[LlmDelta]]:
+    def _begin(self, request: LlmRequest) -> tuple[CompletionStream, Iterator[LlmDelta]]:
         messages = self._fitted(request)
         if request.tools:
             return self._begin_with_tools(request, messages)
@@ -261,7 +266,7 @@ class LlamaCpp:
         stream = self._start(request.call_id, self._server.handle_completions, body)
         return stream, read(stream, ThoughtFilter(tail.rstrip().endswith("<think>")))
 
-    def _begin_judgement(self, request: LlmRequest) -> tuple[Stream, Iterator[LlmDelta]]:
+    def _begin_judgement(self, request: LlmRequest) -> tuple[CompletionStream, Iterator[LlmDelta]]:
         """What would come next if the user went on? The reply's prompt begins with the same tokens,
         so all that this costs is one step.
         """
@@ -269,7 +274,7 @@ class LlamaCpp:
         found = self._frame_of(messages, _tools_json(request))
         words = messages[-1].content.rstrip(_CLOSING_MARKS)
         if found is None or not words:
-            return Stream(request.call_id, lambda body, take: None, {}), iter(())
+            return CompletionStream(request.call_id, lambda body, take: None, {}), iter(())
         body = {
             "prompt": found.unfinished(words),
             "n_predict": 1,
@@ -279,7 +284,7 @@ class LlamaCpp:
         stream = self._start(request.call_id, self._server.handle_completions, body)
         return stream, read_judgement(stream)
 
-    def _begin_in_words(self, request: LlmRequest) -> tuple[Stream, Iterator[LlmDelta]]:
+    def _begin_in_words(self, request: LlmRequest) -> tuple[CompletionStream, Iterator[LlmDelta]]:
         """A small model has made a function up: once more, from the same prompt, without brackets."""
         bias = [[text, False] for text in _NO_WORDS]
         return self._begin_with_tools(request, self._fitted(request), {"logit_bias": bias})
@@ -289,7 +294,7 @@ class LlamaCpp:
         request: LlmRequest,
         messages: tuple[Message, ...],
         more: Mapping[str, Any] | None = None,
-    ) -> tuple[Stream, Iterator[LlmDelta]]:
+    ) -> tuple[CompletionStream, Iterator[LlmDelta]]:
         """Through the chat handler, which knows how this model writes a tool call."""
         body = {
             "messages": as_wire(messages),
@@ -304,7 +309,9 @@ class LlamaCpp:
         stream = self._start(request.call_id, self._server.handle_chat_completions, body)
         return stream, read(stream, ThoughtFilter(), written)
 
-    def _start(self, call_id: str, handle: Callable[..., None], body: dict[str, Any]) -> Stream:
+    def _start(
+        self, call_id: str, handle: Callable[..., None], body: dict[str, Any]
+    ) -> CompletionStream:
         slot = self._slots.acquire(call_id)
         body |= {
             "id_slot": slot,
@@ -313,7 +320,7 @@ class LlamaCpp:
             "stream_options": {"include_usage": True},
             "return_progress": True,
         }
-        stream = Stream(call_id, handle, body)
+        stream = CompletionStream(call_id, handle, body)
         with self._streams_lock:
             self._streams.add(stream)
 
@@ -328,7 +335,7 @@ class LlamaCpp:
         self._pool.submit(work)
         return stream
 
-    def _stop_streams(self, chosen: Callable[[Stream], bool]) -> None:
+    def _stop_streams(self, chosen: Callable[[CompletionStream], bool]) -> None:
         with self._streams_lock:
             streams = [stream for stream in self._streams if chosen(stream)]
         for stream in streams:
@@ -346,10 +353,10 @@ class LlamaCpp:
         budget = self._slot_tokens - reply - tools - _MARGIN_TOKENS
         return fit(request.messages, budget, self._count)
 
-    def _frame_of(self, messages: tuple[Message, ...], tools: str) -> Frame | None:
+    def _frame_of(self, messages: tuple[Message, ...], tools: str) -> PromptFrame | None:
         return self._frame(messages[:-1], tools) if messages[-1].role == "user" else None
 
-    def _render_frame(self, before: tuple[Message, ...], tools: str) -> Frame | None:
+    def _render_frame(self, before: tuple[Message, ...], tools: str) -> PromptFrame | None:
         return frame(self._render(as_wire((*before, Message("user", USER_TEXT))), tools))
 
     def _render(self, messages: list[dict[str, Any]], tools: str) -> str:

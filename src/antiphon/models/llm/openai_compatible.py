@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from antiphon.errors import AntiphonError, ModelError, RequestError
-from antiphon.models.chat import ThoughtFilter, ToolCalls, as_wire
+from antiphon.models.chat_format import ThoughtFilter, ToolCalls, as_wire
 from antiphon.models.endpoint import OPENAI_URL, Endpoint
 from antiphon.models.ports import LlmDelta, LlmRequest, Message, ModelInfo, Usage, WeightSource
 from antiphon.models.registry import register_model

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from antiphon.errors import ModelError
-from antiphon.models.in_process_chat import ChatPrompts, ReplyText, common
+from antiphon.models.in_process_chat import ChatPrompts, ReplyDeltas, common
 from antiphon.models.ports import LlmDelta, LlmRequest, ModelInfo, Usage, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import device_and_dtype, missing
@@ -129,7 +129,7 @@ class TransformersChat:
         """Closing the iterator stops the model at its next token. Raises ModelError."""
         prompts = self._loaded()
         ids = prompts.ids(request)
-        reply = ReplyText(request, thinking=prompts.thinks(ids))
+        reply = ReplyDeltas(request, thinking=prompts.thinks(ids))
         with self._turn:
             kept = self._take(request.call_id)
             _crop(kept, min(common(kept.tokens, ids), len(ids) - 1))
@@ -271,7 +271,7 @@ class _Streamer:
         """`generate` has finished; everything has been given already."""
 
 
-def _deltas(run: _Run, reply: ReplyText, max_tokens: int, usage: Usage) -> Iterator[LlmDelta]:
+def _deltas(run: _Run, reply: ReplyDeltas, max_tokens: int, usage: Usage) -> Iterator[LlmDelta]:
     for piece in run:
         yield from reply.feed(piece)
         if reply.complete:

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from antiphon.errors import ModelError, RequestError
-from antiphon.models.in_process_chat import ChatPrompts, ReplyText
+from antiphon.models.in_process_chat import ChatPrompts, ReplyDeltas
 from antiphon.models.ports import LlmDelta, LlmRequest, ModelInfo, Usage, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import missing
@@ -121,7 +121,7 @@ class VllmEngine:
         """Closing it aborts the request within the engine. Raises ModelError."""
         ids = self._ids(request)
         assert self._prompts is not None
-        reply = ReplyText(request, thinking=self._prompts.thinks(ids))
+        reply = ReplyDeltas(request, thinking=self._prompts.thinks(ids))
         room = max(1, min(request.max_tokens, self._context_tokens - len(ids)))
         finish, made, cached = "stop", 0, 0
         async with contextlib.aclosing(self._run(ids, request, room)) as outputs:

@@ -1,1 +1,1 @@
-"""Models that run in other processes of the same cluster. Knows no call and no network of its own."""
+"""Models that run in other processes of the same cluster."""

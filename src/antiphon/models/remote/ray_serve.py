@@ -2,7 +2,7 @@
 
 Meant for the call ingress of `deploy/ray/app.py`, whose replicas find the deployments of their own application. These
 must answer `describe`, and `transcribe`, `generate`, `warm`, `release` or `synthesize`. Works on the event loop, where
-it only waits. Knows no model, no call and no placement: which replica answers is Serve's choice.
+it only waits.
 
 A replica that dies before it has answered is replaced by another one, unseen. Abandoning a stream cancels the request
 on its replica.
@@ -28,7 +28,7 @@ from antiphon.models.ports import (
     Transcript,
     WeightSource,
 )
-from antiphon.models.stt.quiet import is_silent
+from antiphon.models.stt.silence import is_silent
 
 _ATTEMPTS = 3
 """Replicas asked for one request, when they die under it."""

@@ -5,10 +5,15 @@ be written in a settings file. They are deterministic, need no weights and take 
 are given some. They know nothing of calls, and nothing of the models that they stand for.
 """
 
-from antiphon.models.scripted.hearing import ScriptedStt, ScriptedTurnDetector, ScriptedVad, tone
+from antiphon.models.scripted.fixed_delay import RemoteLlm, RemoteStt, RemoteTts
+from antiphon.models.scripted.generation import ScriptedLlm, ScriptedTts
 from antiphon.models.scripted.pace import Pace, PaceOptions
-from antiphon.models.scripted.remote import RemoteLlm, RemoteStt, RemoteTts
-from antiphon.models.scripted.speaking import ScriptedLlm, ScriptedTts
+from antiphon.models.scripted.recognition import (
+    ScriptedStt,
+    ScriptedTurnDetector,
+    ScriptedVad,
+    tone,
+)
 
 __all__ = [
     "Pace",

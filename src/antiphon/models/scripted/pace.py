@@ -1,4 +1,4 @@
-"""How long a scripted model takes, and when it fails. Knows nothing of what it does."""
+"""How long a scripted model takes, and when it fails."""
 
 from __future__ import annotations
 

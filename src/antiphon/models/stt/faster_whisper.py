@@ -15,7 +15,7 @@ from antiphon.errors import ModelError
 from antiphon.models.devices import choose_device
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.stt.quiet import is_silent
+from antiphon.models.stt.silence import is_silent
 
 INSTALL = "pip install 'antiphon[faster-whisper]'"
 IN_CATALOGUE = ("whisper-tiny-en", "whisper-base")

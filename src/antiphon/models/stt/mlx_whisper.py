@@ -14,7 +14,7 @@ from antiphon.errors import ModelError
 from antiphon.models.devices import choose_device
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.stt.quiet import is_silent
+from antiphon.models.stt.silence import is_silent
 
 INSTALL = "pip install 'antiphon[mlx-whisper]'"
 _NO_SPEECH = 0.6

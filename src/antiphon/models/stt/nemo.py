@@ -19,7 +19,7 @@ import numpy as np
 from antiphon.errors import ModelError
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.stt.quiet import is_silent
+from antiphon.models.stt.silence import is_silent
 from antiphon.models.torch_device import device_and_dtype, missing
 
 _STREAMS = 32

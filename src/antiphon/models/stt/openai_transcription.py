@@ -1,6 +1,6 @@
 """Speech to text behind an endpoint of OpenAI's form, `/v1/audio/transcriptions`.
 
-Works on the event loop and only waits there. Knows no model: that is the server's.
+Works on the event loop and only waits there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from antiphon.models.endpoint import OPENAI_URL, Endpoint
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.stt.quiet import is_silent
+from antiphon.models.stt.silence import is_silent
 
 
 @register_model("stt", "openai")

@@ -14,7 +14,7 @@ import numpy as np
 from antiphon.errors import ModelError
 from antiphon.models.ports import STT_RATE_HZ, ModelInfo, Pcm16, Transcript, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.stt.quiet import is_silent, split_at_quiet
+from antiphon.models.stt.silence import is_silent, split_at_quiet
 from antiphon.models.torch_device import device_and_dtype, missing
 
 _WHISPER_S = 28

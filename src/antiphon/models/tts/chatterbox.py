@@ -18,8 +18,8 @@ from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import device_and_dtype
-from antiphon.models.tts.finish import Float32, active_rms, finish
 from antiphon.models.tts.normalise import split_sentences
+from antiphon.models.tts.postprocess import Float32, active_rms, finish
 
 INSTALL = "pip install 'antiphon[chatterbox]' && pip install --no-deps chatterbox-tts"
 """Its own pins exclude the version of NumPy that the rest of the server needs."""

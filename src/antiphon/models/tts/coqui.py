@@ -18,8 +18,8 @@ from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
 from antiphon.models.torch_device import device_and_dtype, missing
-from antiphon.models.tts.finish import Float32, active_rms, finish, limit
 from antiphon.models.tts.normalise import split_sentences
+from antiphon.models.tts.postprocess import Float32, active_rms, finish, limit
 
 XTTS = "tts_models/multilingual/multi-dataset/xtts_v2"
 XTTS_LICENCE = "Coqui Public Model License: not for commercial use"

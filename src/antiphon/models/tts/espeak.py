@@ -1,6 +1,6 @@
 """espeak-ng, the program: a hundred languages, robotic, there when nothing else is. The last resort of a chain.
 
-Runs the program (GPL-3, so never linked) once per clause and reads the WAV that it writes. Knows no other voice.
+Runs the program (GPL-3, so never linked) once per clause and reads the WAV that it writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from antiphon.errors import ModelError, RequestError
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.tts.finish import active_rms, finish
+from antiphon.models.tts.postprocess import active_rms, finish
 
 _WORDS_PER_MINUTE = 170
 _VOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,39}")

@@ -21,8 +21,8 @@ from antiphon.errors import ModelError, RequestError, suggest
 from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.tts.finish import Float32, active_rms, finish
 from antiphon.models.tts.normalise import normalise, split_sentences
+from antiphon.models.tts.postprocess import Float32, active_rms, finish
 
 RATE_HZ = 24_000
 _STYLE_SIZE = 256

@@ -1,6 +1,6 @@
 """Text to speech behind an endpoint of OpenAI's form, `/v1/audio/speech`: OpenAI, Kokoro-FastAPI, LocalAI, Antiphon.
 
-Works on the event loop and only waits there. Knows no voice and no queue: those are the server's.
+Works on the event loop and only waits there.
 """
 
 from __future__ import annotations

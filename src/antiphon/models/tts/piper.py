@@ -22,8 +22,8 @@ from antiphon.errors import ModelError, RequestError
 from antiphon.models.onnx import open_session, run, weight_file
 from antiphon.models.ports import ModelInfo, Pcm16, SpeechRequest, WeightSource
 from antiphon.models.registry import register_model
-from antiphon.models.tts.finish import Float32, active_rms, finish
 from antiphon.models.tts.normalise import normalise, split_sentences
+from antiphon.models.tts.postprocess import Float32, active_rms, finish
 
 _ENGLISH = frozenset({"en", "en-us", "en-gb"})
 _WARM_UP = "Good morning, this is how my voice sounds. Would you like to hear more of it?"

@@ -2,7 +2,7 @@
 
 Every rule is a regular expression compiled once and a function
 of its match; they run in the order of `_RULES`, and what a rule has written is plain words for
-those after it. Knows no markup and no phonemes.
+those after it.
 """
 
 from __future__ import annotations

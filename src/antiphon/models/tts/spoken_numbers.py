@@ -1,7 +1,7 @@
 """Numbers in written English as the words that are said: amounts, dates, times, money, measures.
 
 Number words come from `num2words`. Functions of a match take what a rule of `spoken_english` has
-found: the groups are named in each rule's pattern there. Knows no patterns.
+found: the groups are named in each rule's pattern there.
 """
 
 from __future__ import annotations

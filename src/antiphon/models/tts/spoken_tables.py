@@ -1,7 +1,4 @@
-"""Words of written English that are spoken differently: plain tables.
-
-Knows no rules: those are in `spoken_english`.
-"""
+"""Words of written English that are spoken differently: plain tables."""
 
 from __future__ import annotations
 

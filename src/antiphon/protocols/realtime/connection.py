@@ -17,12 +17,16 @@ from dataclasses import dataclass, replace
 from random import getrandbits
 from typing import Any, Protocol
 
+from antiphon.call.call import Call
+from antiphon.call.model_tasks import Agent
+from antiphon.call.prompt_messages import messages
+from antiphon.call.transport import TransportAudio
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import HistoryView
 from antiphon.core.policy import Policy
 from antiphon.errors import AntiphonError, BusyError, ConfigError, ModelError
-from antiphon.models.pool import Work
+from antiphon.models.model_set import Work
 from antiphon.models.ports import STT_RATE_HZ, Kind, LlmRequest, Pcm16
 from antiphon.protocols.realtime import audio_formats as formats
 from antiphon.protocols.realtime import effects as do
@@ -41,14 +45,10 @@ from antiphon.protocols.realtime.session_config import (
     policy_of,
 )
 from antiphon.protocols.realtime.webrtc_playout import TrackPlayout
-from antiphon.server.budget import Allowance, OverBudget, Rate, WorkBudget
-from antiphon.server.calls import Calls, agent_of
+from antiphon.server.admission import Calls, agent_of
+from antiphon.server.budget import Allowance, OverBudget, WorkBudget, WorkRate
 from antiphon.server.client_secrets import Pinned
 from antiphon.server.outbox import Outbox
-from antiphon.session.door import DoorAudio
-from antiphon.session.prompting import messages
-from antiphon.session.runners import Agent
-from antiphon.session.session import Session as Call
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ _MAX_ERRORS = 200
 NORMAL, GOING_AWAY, POLICY, INTERNAL, BUSY = 1000, 1001, 1008, 1011, 1013
 _MAX_REASON_BYTES = 123
 _SHUTDOWN = "the server is shutting down"
-ALLOWANCE = Allowance(requests=Rate(10, 200))
+ALLOWANCE = Allowance(requests=WorkRate(10, 200))
 """Clients that come back send the spoken items of an earlier session at once."""
 _KEPT_MARGIN_MS = 30_000
 """Uncommitted audio that is kept beyond the longest turn."""
@@ -177,7 +177,7 @@ class RealtimeConnection:
         self, transport: Transport, calls: Calls, opening: Opening, line: AudioLine | None = None
     ) -> None:
         """`line`: carries the audio of both sides; None: it is in the events."""
-        self.audio = DoorAudio(rate_hz=formats.VOICE_RATE_HZ, paced=False)
+        self.audio = TransportAudio(rate_hz=formats.VOICE_RATE_HZ, paced=False)
         self._transport = transport
         self._line = line
         self._gone: tuple[type[Exception], ...] = (TimeoutError, *transport.gone)

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from antiphon.audio.resample import Resampler
+from antiphon.call.model_tasks import Agent
+from antiphon.call.reply_limit import ReplyLimit
 from antiphon.core.history import ToolRequest
 from antiphon.core.text_segmenter import TextSegmenter
 from antiphon.errors import AntiphonError, RequestError, told
-from antiphon.models.pool import ModelSet, Work
+from antiphon.models.model_set import ModelSet, Work
 from antiphon.models.ports import LlmRequest, SpeechRequest, Usage
 from antiphon.protocols.realtime import audio_formats as formats
 from antiphon.protocols.realtime import responses
 from antiphon.protocols.realtime.responses import Response, TokenUsage
 from antiphon.protocols.realtime.schema import RealtimeError
-from antiphon.session.reply_limit import ReplyLimit
-from antiphon.session.runners import Agent
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from antiphon.protocols.realtime.connection import Opening, RealtimeConnection
 from antiphon.protocols.realtime.unmute import is_unmute
 from antiphon.protocols.realtime.unmute_server import UnmuteConnection
-from antiphon.server.calls import Calls
+from antiphon.server.admission import Calls
 from antiphon.server.security import (
     Principal,
     authorize,

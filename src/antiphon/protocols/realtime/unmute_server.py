@@ -19,12 +19,14 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.datastructures import UploadFile
 
 from antiphon.audio.framing import Pcm16
+from antiphon.call.call import Call
+from antiphon.call.transport import TransportAudio
 from antiphon.core import actions as act
 from antiphon.core import events as ev
 from antiphon.core.history import Item
 from antiphon.core.policy import Policy
 from antiphon.errors import BusyError, ModelError
-from antiphon.models.pool import ModelSet, Work
+from antiphon.models.model_set import ModelSet, Work
 from antiphon.models.ports import STT_RATE_HZ, Kind
 from antiphon.protocols.realtime import unmute
 from antiphon.protocols.realtime.audio_formats import VOICE_RATE_HZ, to_base64
@@ -33,16 +35,14 @@ from antiphon.protocols.realtime.ids import Ids
 from antiphon.protocols.realtime.input_audio_buffer import StableText
 from antiphon.protocols.realtime.schema import RealtimeError
 from antiphon.protocols.realtime.unmute import Mouth
+from antiphon.server.admission import Calls, agent_of
 from antiphon.server.budget import OverBudget, WorkBudget
-from antiphon.server.calls import Calls, agent_of
-from antiphon.server.openai_http.work import openai_errors
+from antiphon.server.http_errors import RequestRefused
 from antiphon.server.outbox import Outbox
-from antiphon.server.refusal import Refused
+from antiphon.server.request_jobs import openai_errors
 from antiphon.server.security import Principal, authorize
-from antiphon.server.services.cloning import learn
-from antiphon.server.services.speaking import voices_of
-from antiphon.session.door import DoorAudio
-from antiphon.session.session import Session as Call
+from antiphon.server.speech_stream import voices_of
+from antiphon.server.voice_cloning import learn
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class UnmuteDoor:
     call: Call
 
     def __init__(self, outbox: Outbox, ids: Ids) -> None:
-        self.audio = DoorAudio(rate_hz=VOICE_RATE_HZ, lead_ms=_LEAD_MS, chunk_ms=_CHUNK_MS)
+        self.audio = TransportAudio(rate_hz=VOICE_RATE_HZ, lead_ms=_LEAD_MS, chunk_ms=_CHUNK_MS)
         self.failed = False
         self.voice = ""
         self._outbox = outbox
@@ -367,14 +367,14 @@ async def learn_voice(request: Request, principal: Admitted) -> dict[str, str]:
     """The voice in the form's `file` -> a name for it, for as long as the process lives."""
     declared = request.headers.get("content-length", "")
     if not declared.isdigit():
-        raise Refused(411, "send a Content-Length", "length_required", retry=False)
+        raise RequestRefused(411, "send a Content-Length", "length_required", retry=False)
     if int(declared) > _MAX_CLIP_BYTES + _FORM_BYTES:
-        raise Refused(413, "the clip is larger than 4 MiB", "file_too_large", retry=False)
+        raise RequestRefused(413, "the clip is larger than 4 MiB", "file_too_large", retry=False)
     calls: Calls = request.app.state.calls
     async with request.form(max_files=1, max_fields=20) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise Refused(400, "send the clip as `file`", "missing_required_parameter")
+            raise RequestRefused(400, "send the clip as `file`", "missing_required_parameter")
         clip = await file.read(_MAX_CLIP_BYTES)
     now_ms = int(asyncio.get_running_loop().time() * 1000)
     with openai_errors():

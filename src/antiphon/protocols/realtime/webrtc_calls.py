@@ -22,9 +22,9 @@ from antiphon.protocols.realtime.connection import Opening, RealtimeConnection
 from antiphon.protocols.realtime.frames import session_patch
 from antiphon.protocols.realtime.schema import RealtimeError
 from antiphon.protocols.realtime.session_config import SessionConfig
-from antiphon.server.calls import Calls
+from antiphon.server.admission import Calls
 from antiphon.server.client_secrets import Pinned
-from antiphon.server.refusal import Refused
+from antiphon.server.http_errors import RequestRefused
 from antiphon.server.security import Principal, authorize_realtime, call_limit_s, session_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def create(request: Request, principal: Admitted) -> Response:
         calls.check_room()
         rtc.check_room()
     except (BusyError, ModelError) as error:
-        raise Refused(503, str(error), "server_busy", retry_after_s=_RETRY_S) from None
+        raise RequestRefused(503, str(error), "server_busy", retry_after_s=_RETRY_S) from None
     with ExitStack() as held:
         seat = held.enter_context(session_of(request, principal))
         limit_s = min(opening.max_s, call_limit_s(calls.settings.server.max_call_s, seat))
@@ -70,7 +70,9 @@ async def hang_up(call_id: str, request: Request, principal: Admitted) -> Respon
     """End a call of one's own."""
     rtc: RtcCalls = request.app.state.rtc
     if not rtc.hang_up(call_id, principal.name):
-        raise Refused(404, f"there is no call {call_id[:80]!r}", "call_not_found", retry=False)
+        raise RequestRefused(
+            404, f"there is no call {call_id[:80]!r}", "call_not_found", retry=False
+        )
     return Response(status_code=200)
 
 
@@ -80,7 +82,7 @@ async def _answered(calls: Calls, offer: str) -> tuple[Peer, str]:
         from antiphon.protocols.realtime.webrtc_peer import Network, Peer
     except ImportError:
         reason = "WebRTC needs the package aiortc: pip install 'antiphon[rtc]'"
-        raise Refused(501, reason, "unsupported_operation", retry=False) from None
+        raise RequestRefused(501, reason, "unsupported_operation", retry=False) from None
     chosen = calls.settings.realtime
     network = Network(
         chosen.rtc_ice_servers, chosen.rtc_turn_user, chosen.rtc_turn_password.get_secret_value()
@@ -90,17 +92,17 @@ async def _answered(calls: Calls, offer: str) -> tuple[Peer, str]:
         peer = Peer(network, calls.settings.server.max_message_bytes)
     except ValueError:
         reason = "realtime.rtc_ice_servers holds what is neither a stun: nor a turn: address"
-        raise Refused(500, reason, "server_error", retry=False) from None
+        raise RequestRefused(500, reason, "server_error", retry=False) from None
     try:
         async with asyncio.timeout(_ANSWER_S):
             answer = await peer.answer(offer)
         answered = True
         return peer, answer
     except ProtocolError as error:
-        raise Refused(400, str(error), "invalid_offer", param="sdp", retry=False) from None
+        raise RequestRefused(400, str(error), "invalid_offer", param="sdp", retry=False) from None
     except TimeoutError:
         reason = f"this machine's addresses were not known within {_ANSWER_S:g} s"
-        raise Refused(504, reason, "timeout", retry_after_s=_RETRY_S) from None
+        raise RequestRefused(504, reason, "timeout", retry_after_s=_RETRY_S) from None
     finally:
         if not answered:
             await peer.shut()
@@ -116,13 +118,15 @@ async def _asked(request: Request) -> tuple[str, Any]:
         offer, session = await _body(request), ""
     else:
         reason = f"send the offer as {_SDP}, or as `sdp` in multipart/form-data"
-        raise Refused(415, reason, "invalid_content_type", retry=False)
+        raise RequestRefused(415, reason, "invalid_content_type", retry=False)
     if not offer.strip():
-        raise Refused(400, "there is no SDP offer", "missing_required_parameter", param="sdp")
+        raise RequestRefused(
+            400, "there is no SDP offer", "missing_required_parameter", param="sdp"
+        )
     try:
         return offer, msgspec.json.decode(session) if session else None
     except (msgspec.DecodeError, RecursionError):
-        raise Refused(400, "session is not JSON", "invalid_json", param="session") from None
+        raise RequestRefused(400, "session is not JSON", "invalid_json", param="session") from None
 
 
 async def _field(value: Any) -> str:
@@ -142,7 +146,7 @@ async def _body(request: Request) -> str:
 
 def _text(data: bytes, what: str) -> str:
     if len(data) > _MAX_SDP_BYTES:
-        raise Refused(413, f"{what} is larger than {_MAX_SDP_BYTES >> 10} KiB", retry=False)
+        raise RequestRefused(413, f"{what} is larger than {_MAX_SDP_BYTES >> 10} KiB", retry=False)
     return data.decode(errors="replace")
 
 
@@ -168,7 +172,7 @@ def _check(given: Any, voice: str) -> None:
     try:
         SessionConfig("sess_check", voice=voice or "alloy").update(session_patch(given, "ga"))
     except RealtimeError as error:
-        raise Refused(400, str(error), error.code, param=error.param, retry=False) from None
+        raise RequestRefused(400, str(error), error.code, param=error.param, retry=False) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""Functions that the owner configured: Python functions, web addresses, MCP servers. Knows no call."""
+"""Functions that the owner configured: Python functions, web addresses, MCP servers."""
 
-from antiphon.server.tools.sources import ToolSources
+from antiphon.server.tools.tool_sources import ToolSources
 
 __all__ = ["ToolSources"]

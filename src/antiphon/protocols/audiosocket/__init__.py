@@ -1,0 +1,1 @@
+"""Asterisk's AudioSocket, a TCP protocol for the audio of one call."""

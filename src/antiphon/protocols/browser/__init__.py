@@ -1,0 +1,1 @@
+"""The protocol of the page, on `/ws/conversation`. See docs/protocols/conversation.md."""

@@ -1,0 +1,1 @@
+"""The API of coqui's xtts-streaming-server. See docs/protocols/xtts.md."""

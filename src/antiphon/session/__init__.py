@@ -1,1 +1,0 @@
-"""One call at a time: the loop between a door, the core and the models."""

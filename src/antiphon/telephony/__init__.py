@@ -1,0 +1,1 @@
+"""What telephone protocols share: keys, answering machines, the log of calls."""

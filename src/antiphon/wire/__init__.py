@@ -1,1 +1,0 @@
-"""Codecs, one per protocol: bytes and JSON <-> what happened, what to do. No I/O, no audio work, no calls."""
