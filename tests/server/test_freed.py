@@ -101,7 +101,7 @@ async def telephone_call(served: Served) -> None:
 
 
 async def asterisk_call(served: Served) -> None:
-    port = await served.app.state.desk.audiosocket.listen(0)
+    port = await served.app.state.audiosocket.listen(0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     asterisk = Asterisk(reader, writer)
     listening = asyncio.create_task(asterisk.listen())

@@ -156,8 +156,10 @@ def test_small_pieces_of_a_decoder_are_fed_together() -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Budgets of a tenth, and no patience."""
     allowance = Allowance(messages=WorkRate(100, 300), requests=WorkRate(10, 20), patience_s=0.3)
-    for door in ("conversation", "phone.media_stream"):
-        monkeypatch.setattr(f"antiphon.server.{door}.WorkBudget", lambda: WorkBudget(allowance))
+    for door in ("browser", "twilio"):
+        monkeypatch.setattr(
+            f"antiphon.protocols.{door}.server.WorkBudget", lambda: WorkBudget(allowance)
+        )
 
 
 TYPED: dict[str, dict[str, Any]] = {
