@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from tests.support import run
@@ -78,17 +78,45 @@ def test_each_kind_has_its_rate(kind: str, amount: float, delay_s: float) -> Non
     assert budget.settle() == pytest.approx(delay_s)
 
 
-def test_the_time_that_a_message_takes_is_counted() -> None:
+LARGE_BYTES = 20_000
+
+
+def test_the_time_that_a_large_message_takes_is_counted() -> None:
     time = Time()
-    budget = time.budget()
-    with budget.message(10):
+    patient = replace(SMALL, size_bytes=WorkRate(1e9, 1e9))
+    budget = time.budget(patient)
+    with budget.message(LARGE_BYTES):
         time.cpu_s += 0.001
-    assert not budget.due
-    with budget.message(10):
+    assert budget.settle() == 0
+    with budget.message(LARGE_BYTES):
         time.cpu_s += 1.2
     assert budget.due
     assert budget.settle() == pytest.approx(2.01)
     assert not budget.due
+
+
+def test_one_small_message_in_eight_is_measured_and_counts_for_all() -> None:
+    time = Time()
+    drawn = iter([3, 0, 7, 5])
+    budget = WorkBudget(
+        SMALL, lambda: time.now_s, lambda: time.cpu_s, time.sleep, lambda _: next(drawn)
+    )
+    for _ in range(4):
+        with budget.message(10):
+            time.cpu_s += 0.2
+    assert budget.due
+    assert budget.settle() == pytest.approx(6.0)  # 8 x 0.2 s, of which 1.0 is free, at 0.1 a second
+
+
+def test_work_between_messages_is_measured() -> None:
+    """What a decoder made of an earlier message, whether that one was measured or not."""
+    time = Time()
+    budget = WorkBudget(SMALL, lambda: time.now_s, lambda: time.cpu_s, time.sleep, lambda _: 1)
+    with budget.message(10):
+        time.cpu_s += 5.0
+    with budget:
+        time.cpu_s += 1.1
+    assert budget.settle() == pytest.approx(1.0)
 
 
 def test_a_flood_gets_its_rate_and_no_more() -> None:

@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from random import getrandbits
 from typing import Any, Protocol
 
 from antiphon.call.call import Call
@@ -68,7 +67,6 @@ _TRANSCRIBE_S = 20.0
 _UNSCORED_MS = 30_000
 """A client that sends a file is read as fast as it is heard."""
 _POLL_S = 0.02
-_SAMPLED_CHARS = 16 << 10
 _TURN = 4
 """Going round the event loop costs as much as an event or two, so it is not done each time the budget is looked at."""
 
@@ -285,7 +283,7 @@ class RealtimeConnection:
             try:
                 self._budget.message(len(frame))
                 steps = self._codec.receive(frame, self._view)
-                await self._carry_out(steps, weight_of(frame))
+                await self._carry_out(steps, self._budget.weight)
                 if self._budget.due:
                     await self._pay()
             except OverBudget as error:
@@ -511,13 +509,6 @@ _SLOW = (do.AwaitRoom, do.Breathe, do.TranscribeSpeech, do.ToBase64)
 
 def _no_time() -> float:
     return 0.0
-
-
-def weight_of(frame: str | bytes) -> int:
-    """How often the work for this frame counts. Asking for CPU time is a system call, so small frames are sampled."""
-    if len(frame) > _SAMPLED_CHARS:
-        return 1
-    return 0 if getrandbits(3) else 8
 
 
 def next_of(steps: do.Steps, answer: Any) -> do.Effect | None:
