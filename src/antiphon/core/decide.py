@@ -415,9 +415,15 @@ DEADLINES: dict[Floor, tuple[tuple[Fact, Due], ...]] = {
 
 def deadline(state: State) -> int | None:
     """Clock time at which something is due."""
-    due = [due_ms for _, when in DEADLINES[state.floor] if (due_ms := when(state)) is not None]
-    due += [user.transcript_overdue_ms(state, turn) for turn in state.detached]
-    return min(due, default=None)
+    first: int | None = None
+    for _, when in DEADLINES[state.floor]:
+        due_ms = when(state)
+        if due_ms is not None and (first is None or due_ms < first):
+            first = due_ms
+    for turn in state.detached:
+        overdue_ms = user.transcript_overdue_ms(state, turn)
+        first = overdue_ms if first is None else min(first, overdue_ms)
+    return first
 
 
 def note_deadlines(state: State, now_ms: int) -> None:

@@ -26,9 +26,9 @@ _SETTLE_BYTES = 64 << 10
 _SETTLE_WORK_S = 0.002
 _SETTLE_AUDIO_S = 0.5
 _SAMPLED_BYTES = 16 << 10
-_SAMPLED_BITS = 3
-"""Asking for CPU time is a system call that costs as much as half of a telephone frame. Of smaller messages one in
-eight, at random, is measured and counts eight times."""
+_SAMPLED_BITS = 5
+"""Asking for CPU time is a system call that costs as much as a tenth of a telephone frame. Of smaller messages one in
+32, at random, is measured and counts 32 times."""
 _RECOVERED = 0.1
 """Of its burst: a connection with this much left of everything is not over its budget any more."""
 

@@ -226,8 +226,12 @@ class Valve(asyncio.Protocol):
             self._next = self._loop.call_soon(self._pass_on)
 
     def _settle(self, blocked: bool) -> None:
-        """Read from the socket, or not."""
-        paused = (self._inner_paused or blocked) and not self._closed
+        """Read from the socket, or not. `blocked`: something is held that may not be handed on yet.
+
+        While nothing is held the socket is read, though uvicorn pauses after each message: to stop and start reading
+        for each of them costs more than to parse it, and what is held meanwhile is one read at most.
+        """
+        paused = blocked and not self._closed
         if paused is self._paused or self._transport is None or self._transport.is_closing():
             return
         self._paused = paused
@@ -387,12 +391,8 @@ class Valve(asyncio.Protocol):
 
     def pause_inner(self, paused: bool) -> None:
         self._inner_paused = paused
-        if paused:
-            self._settle(True)
-        elif self._held:
+        if not paused and self._held:
             self._soon()
-        else:
-            self._settle(False)
 
 
 class Outlet(asyncio.Transport):
