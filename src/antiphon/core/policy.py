@@ -31,10 +31,12 @@ class Policy:
     """Silence after which a reply is generated preemptively: prepared, unheard, in case the turn is over. 0: never."""
     transcribe_ahead: bool = True
     """Transcribe at the first silent window already, before the pause is credible."""
+    patience: float = 0.5
+    """How long to wait for a caller who may go on: 0 answers soonest and cuts off most, 1 waits longest."""
     min_silence_ms: int = 240
-    """Silence that ends a turn which sounds and reads finished."""
+    """No turn ends after less silence, however finished it sounds and reads."""
     unsure_silence_ms: int = 700
-    """Silence that ends a turn when sound and words disagree."""
+    """Nor after less than this when the words ask for more, or only stop the agent."""
     max_silence_ms: int = 1800
     """Silence that ends any turn, dictation apart."""
     dictation_silence_ms: int = 2500
@@ -42,7 +44,7 @@ class Policy:
     plain_silence_ms: int = 600
     """Silence that ends a turn when there is no turn detector to ask."""
     turn_threshold: float = 0.5
-    """Turn-detector probability above which a turn sounds finished."""
+    """Turn-detector probability that says nothing: above it a turn sounds finished, the wait is shorter."""
     text_end_threshold: float = 0.02
     """A turn reads unfinished when the language model gives its words less than this to end there; 0: do not ask it."""
     use_turn_detector: bool = True
