@@ -105,7 +105,9 @@ class Weights:
     """How many times longer the wait is at a patience of 1 than at one half, and shorter at 0."""
 
 
-WEIGHTS = Weights(wait_ms=560.0, detector=0.1, words=0.3, usual_text_end=0.15, patience_factor=2.5)
+WEIGHTS = Weights(
+    wait_ms=1_400.0, detector=0.2, words=0.3, usual_text_end=0.15, patience_factor=2.5
+)
 """Fitted with Silero, Smart Turn 3.2, Moonshine tiny and Qwen2.5 0.5B; docs/decisions/0020 has data and figures."""
 _LEAST_PROBABILITY = 0.01
 """Detectors are not as sure as they say."""
@@ -131,6 +133,8 @@ def silence_needed_ms(
         return policy.max_silence_ms
     if being_dictated(text, question):
         return max(policy.dictation_silence_ms, policy.max_silence_ms)
+    if policy.text_end_threshold <= 0:
+        text_end_probability = None
     dangling = text_end_probability is not None and text_end_probability < policy.text_end_threshold
     unfinished = dangling or looks_unfinished(text)
     if probability is None:

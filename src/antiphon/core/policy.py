@@ -50,7 +50,7 @@ class Policy:
     use_turn_detector: bool = True
     """False: there is none, go by words and silence."""
     rescore_every_ms: int = 128
-    """While a pause lasts and sounds unfinished, the detector is asked again this often."""
+    """While a pause lasts, the detector is asked again this often, until `unsure_silence_ms`."""
     reopen_turns: bool = True
     """A caller who goes on before the reply is audible continues the same turn."""
     max_turn_ms: int = 120_000
