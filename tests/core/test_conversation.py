@@ -178,7 +178,7 @@ def test_a_judgement_of_other_words_says_nothing(call: Call) -> None:
     world.at(1_900, ev.TextEndScored(generate.job + 99, 0.0))
     world.run(9_000)
     (record,) = (action.record for action in world.actions(act.TurnRecorded))
-    assert record.text_end_probability is None
+    assert record.text_end_probability == world.text_end_probability("what do I need")
     assert record.committed_ms is not None
     assert record.speech_end_ms is not None
     assert record.committed_ms - record.speech_end_ms < 400

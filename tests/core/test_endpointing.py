@@ -203,7 +203,7 @@ def test_the_wait_falls_as_the_detector_rises_and_keeps_to_the_limits(words: flo
 def test_the_wait_falls_as_the_words_are_more_of_a_whole(probability: float) -> None:
     waits = [needed(P, probability, w / 100) for w in range(101)]
     assert waits == sorted(waits, reverse=True)
-    assert waits[0] == P.max_silence_ms
+    assert waits[0] >= P.unsure_silence_ms
     assert waits[-1] < 700
 
 

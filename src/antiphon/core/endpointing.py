@@ -157,7 +157,7 @@ def _calibrated_ms(
     usual = weights.usual_text_end
     words = _log_odds(usual if text_end_probability is None else text_end_probability)
     doubt = -(weights.detector * sound + weights.words * (words - _log_odds(usual)))
-    scale = weights.patience_factor ** (2 * policy.patience - 1)
+    scale = math.pow(weights.patience_factor, 2 * policy.patience - 1)
     return weights.wait_ms * scale * math.exp(doubt)
 
 

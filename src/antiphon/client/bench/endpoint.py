@@ -15,7 +15,7 @@ from typing import Any
 from antiphon.client.bench.charts import lines
 from antiphon.client.bench.pauses import Heard, Listeners, Pause, hear, read_index
 from antiphon.client.bench.spread import spread
-from antiphon.core.endpointing import WEIGHTS, Weights, silence_needed_ms
+from antiphon.core.endpointing import WEIGHTS, Weights, looks_unfinished, silence_needed_ms
 from antiphon.core.policy import Policy
 from antiphon.models.ports import WeightSource
 from antiphon.observe.figures import percentile
@@ -75,6 +75,22 @@ def by_detector(threshold: float, short_ms: int, long_ms: int) -> Rule:
     def needed_ms(pause: Pause, silence_ms: int) -> float:
         probability = detector_at(pause, silence_ms)
         return short_ms if probability is not None and probability > threshold else long_ms
+
+    return needed_ms
+
+
+def by_thresholds(short_ms: int) -> Rule:
+    """How the core decided before the wait was fitted: thresholds on either sign choose between silences."""
+
+    def needed_ms(pause: Pause, silence_ms: int) -> float:
+        probability = detector_at(pause, silence_ms)
+        dangling = pause.text_end is not None and pause.text_end < 0.02
+        unfinished = dangling or looks_unfinished(pause.text)
+        if probability is None or (probability <= 0.5 and unfinished):
+            return 1_800
+        if probability > 0.5:
+            return max(short_ms, 700) if unfinished else short_ms
+        return max(short_ms, 700 + 660 * max(1 - probability / 0.25, 0))
 
     return needed_ms
 
@@ -169,11 +185,12 @@ def rules(policy: Policy) -> dict[str, list[tuple[float, Rule]]]:
     detectors = [
         (threshold, by_detector(threshold, short_ms, long_ms))
         for threshold in (0.3, 0.5, 0.7, 0.9)
-        for short_ms in (128, 256, 384, 512)
+        for short_ms in (128, 256, 384, 512, 640, 768, 1_024, 1_280, 1_536)
         for long_ms in (512, 768, 1_024, 1_536, 2_048)
     ]
     return {
         "ours": [(patience, ours(replace(policy, patience=patience))) for patience in PATIENCES],
+        "ours before": [(silence_ms, by_thresholds(silence_ms)) for silence_ms in silences],
         "Smart Turn and silence": detectors,
         "silence alone": [(silence_ms, by_silence(silence_ms)) for silence_ms in silences],
     }
