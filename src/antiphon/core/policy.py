@@ -49,8 +49,8 @@ class Policy:
     """A turn reads unfinished when the language model gives its words less than this to end there; 0: do not ask it."""
     use_turn_detector: bool = True
     """False: there is none, go by words and silence."""
-    rescore_every_ms: int = 128
-    """While a pause lasts, the detector is asked again this often, until `unsure_silence_ms`."""
+    rescore_every_ms: int = 0
+    """While a pause lasts, the detector is asked again this often, until `unsure_silence_ms`; 0: once."""
     reopen_turns: bool = True
     """A caller who goes on before the reply is audible continues the same turn."""
     max_turn_ms: int = 120_000

@@ -91,7 +91,8 @@ class UserTurn:
         if self.scored_ms <= vad.voiced_until_ms:  # not asked since the user fell silent
             return vad.paused
         return (
-            self.probability is not None
+            policy.rescore_every_ms > 0
+            and self.probability is not None
             and vad.heard_ms - self.scored_ms >= policy.rescore_every_ms
             and vad.silence_ms <= policy.unsure_silence_ms
         )

@@ -57,7 +57,7 @@ def ours(policy: Policy, weights: Weights = WEIGHTS) -> Rule:
         return silence_needed_ms(
             policy,
             pause.text,
-            detector_at(pause, silence_ms),
+            detector_at(pause, silence_ms if policy.rescore_every_ms else FIRST_MS),
             text_end_probability=pause.text_end,
             weights=weights,
         )
