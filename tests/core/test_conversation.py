@@ -147,6 +147,7 @@ def test_turns_that_may_not_be_reopened_become_two(call: Call) -> None:
 
 def test_a_wrong_turn_detector_only_delays(call: Call) -> None:
     world = call()
+    world.text_end_probability = lambda words: None
     world.finished = lambda words: 0.0
     world.speak(1_000, "what time is it", 1_200)
     world.run(9_000)

@@ -106,7 +106,7 @@ class Weights:
 
 
 WEIGHTS = Weights(
-    wait_ms=1_100.0, detector=0.15, words=0.3, usual_text_end=0.15, patience_factor=2.5
+    wait_ms=1_000.0, detector=0.15, words=0.3, usual_text_end=0.15, patience_factor=2.5
 )
 """Fitted with Silero, Smart Turn 3.2, Moonshine tiny and Qwen2.5 0.5B; docs/decisions/0020 has data and figures."""
 _LEAST_PROBABILITY = 0.01
