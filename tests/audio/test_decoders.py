@@ -159,7 +159,8 @@ def test_declared_samples_fill_no_memory(
     own.close()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 32 << 10
     children_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    assert children_kb <= max(512 << 10, others_kb)
+    # A child has counted what its parent held when it was forked.
+    assert children_kb <= max(512 << 10, others_kb, before_kb + (32 << 10))
 
 
 @pytest.mark.parametrize("name", harmful.riff_lists())
