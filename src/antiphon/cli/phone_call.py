@@ -20,84 +20,101 @@ _STAGGER_S = 0.237
 """Between the beginnings of concurrent calls: people do not dial in step. No multiple of a frame."""
 
 
+_Files = Annotated[
+    list[Path] | None, typer.Argument(help="What the caller says, one file a question.")
+]
+_Url = Annotated[
+    list[str] | None,
+    typer.Option(help="ws://host:port, or http://host:port for the webhook; or both."),
+]
+_Mode = Annotated[str, typer.Option(help="stream or record: which flow is called.")]
+_BargeInAt = Annotated[
+    float | None,
+    typer.Option(help="Say the next file so many seconds into the answer.", min=0.0),
+]
+_QuietMs = Annotated[
+    int, typer.Option(help="An answer is over when the agent was silent so long.", min=100)
+]
+_Greeting = Annotated[
+    float, typer.Option(help="Seconds in which the agent may speak first.", min=0.0)
+]
+_Limit = Annotated[
+    float, typer.Option(help="Seconds to wait for an answer, and for its end.", min=1.0)
+]
+_Noise = Annotated[
+    float | None, typer.Option(help="Noise on the caller's side, dB below the speech.")
+]
+_Loss = Annotated[str, typer.Option(help="Share of the caller's packets lost, e.g. 2%.")]
+_Jitter = Annotated[float, typer.Option(help="Packets leave up to so many ms late.")]
+_Seed = Annotated[int, typer.Option(help="Of loss and jitter.")]
+_Dtmf = Annotated[
+    str, typer.Option(help="Keys to press after the greeting; a Record's finish key.")
+]
+_Parameter = Annotated[
+    list[str] | None, typer.Option(help="Custom parameter of the stream, name=value.")
+]
+_Token = Annotated[
+    str,
+    typer.Option(
+        "--token",
+        "--auth-token",
+        envvar="TWILIO_AUTH_TOKEN",
+        show_envvar=False,
+        help="Sign as Twilio with this auth token; or set TWILIO_AUTH_TOKEN.",
+    ),
+]
+_PublicUrl = Annotated[
+    str, typer.Option(help="The server's PUBLIC_URL, which signatures are made over.")
+]
+_Caller = Annotated[str, typer.Option("--from", help="The caller's number.")]
+_Called = Annotated[str, typer.Option("--to", help="The number that is called.")]
+_Calls = Annotated[int, typer.Option(help="Calls at the same time.", min=1, max=500)]
+_Loop = Annotated[int, typer.Option(help="Ask all files so often in a call.", min=1)]
+_Repeat = Annotated[int, typer.Option(help="Repeat the call so often.", min=1)]
+_Record = Annotated[
+    Path | None, typer.Option(help="Stereo WAV: caller left, agent right as heard.")
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 def call(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="What the caller says, one file a question.")
-    ] = None,
-    url: Annotated[
-        list[str] | None,
-        typer.Option(help="ws://host:port, or http://host:port for the webhook; or both."),
-    ] = None,
-    mode: Annotated[str, typer.Option(help="stream or record: which flow is called.")] = "stream",
-    barge_in_at: Annotated[
-        float | None,
-        typer.Option(help="Say the next file so many seconds into the answer.", min=0.0),
-    ] = None,
-    quiet_ms: Annotated[
-        int, typer.Option(help="An answer is over when the agent was silent so long.", min=100)
-    ] = 1_000,
-    greeting: Annotated[
-        float, typer.Option(help="Seconds in which the agent may speak first.", min=0.0)
-    ] = 3.0,
-    limit: Annotated[
-        float, typer.Option(help="Seconds to wait for an answer, and for its end.", min=1.0)
-    ] = 30.0,
-    noise: Annotated[
-        float | None, typer.Option(help="Noise on the caller's side, dB below the speech.")
-    ] = None,
-    loss: Annotated[str, typer.Option(help="Share of the caller's packets lost, e.g. 2%.")] = "0%",
-    jitter: Annotated[float, typer.Option(help="Packets leave up to so many ms late.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of loss and jitter.")] = 1,
-    dtmf: Annotated[
-        str, typer.Option(help="Keys to press after the greeting; a Record's finish key.")
-    ] = "",
-    parameter: Annotated[
-        list[str] | None, typer.Option(help="Custom parameter of the stream, name=value.")
-    ] = None,
-    token: Annotated[
-        str,
-        typer.Option(
-            "--token",
-            "--auth-token",
-            envvar="TWILIO_AUTH_TOKEN",
-            show_envvar=False,
-            help="Sign as Twilio with this auth token; or set TWILIO_AUTH_TOKEN.",
-        ),
-    ] = "",
-    public_url: Annotated[
-        str, typer.Option(help="The server's PUBLIC_URL, which signatures are made over.")
-    ] = "",
-    caller: Annotated[str, typer.Option("--from", help="The caller's number.")] = "+15550100",
-    called: Annotated[str, typer.Option("--to", help="The number that is called.")] = "+15550199",
-    calls: Annotated[int, typer.Option(help="Calls at the same time.", min=1, max=500)] = 1,
-    loop: Annotated[int, typer.Option(help="Ask all files so often in a call.", min=1)] = 1,
-    repeat: Annotated[int, typer.Option(help="Repeat the call so often.", min=1)] = 1,
-    record: Annotated[
-        Path | None, typer.Option(help="Stereo WAV: caller left, agent right as heard.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    files: _Files = None,
+    url: _Url = None,
+    mode: _Mode = "stream",
+    barge_in_at: _BargeInAt = None,
+    quiet_ms: _QuietMs = 1_000,
+    greeting: _Greeting = 3.0,
+    limit: _Limit = 30.0,
+    noise: _Noise = None,
+    loss: _Loss = "0%",
+    jitter: _Jitter = 0.0,
+    seed: _Seed = 1,
+    dtmf: _Dtmf = "",
+    parameter: _Parameter = None,
+    token: _Token = "",
+    public_url: _PublicUrl = "",
+    caller: _Caller = "+15550100",
+    called: _Called = "+15550199",
+    calls: _Calls = 1,
+    loop: _Loop = 1,
+    repeat: _Repeat = 1,
+    record: _Record = None,
+    as_json: _AsJson = False,
 ) -> None:
     """Call an agent as Twilio would, with recorded questions, and measure what the caller hears.
 
     A server with keys and without a token is told the key in ANTIPHON_API_KEY.
     """
-    from antiphon.cli.common import check_place
-    from antiphon.client.phone.caller import WEBHOOK_PATHS, number_for
+    from antiphon.client.phone.caller import number_for
     from antiphon.client.phone.carrier_webhooks import PhoneNumbers
     from antiphon.client.phone.clips import load_clip
     from antiphon.client.phone.impairments import Impairments
     from antiphon.client.phone.script import Script
 
-    if mode not in WEBHOOK_PATHS:
-        raise ConfigError(f"--mode is stream or record, got {mode!r}")
     if not files and not dtmf:
         raise ConfigError("nothing to say; give one or more audio files")
-    if record is not None:
-        check_place(record)
-    if mode == "record" and (barge_in_at is not None or jitter or _share(loss)):
-        raise ConfigError(
-            "--barge-in-at, --loss and --jitter need a stream; leave --mode record out"
-        )
+    streams = barge_in_at is not None or bool(jitter) or bool(_share(loss))
+    _check(mode, record, streams=streams)
     key = os.environ.get("ANTIPHON_API_KEY", "").partition(",")[0].strip()
     number = number_for(
         url or [],
@@ -109,10 +126,22 @@ def call(
     clips = [load_clip(path, noise) for path in files or []] * loop
     script = Script(clips, barge_in_at, quiet_ms, greeting, limit, dtmf)
     results = asyncio.run(_all_calls(number, script, mode, calls, repeat))
+    _report(results, record, as_json)
+
+
+def _check(mode: str, record: Path | None, *, streams: bool) -> None:
+    """`streams`: something is asked for that only a stream can have. Raises ConfigError."""
+    from antiphon.cli.common import check_place
+    from antiphon.client.phone.caller import WEBHOOK_PATHS
+
+    if mode not in WEBHOOK_PATHS:
+        raise ConfigError(f"--mode is stream or record, got {mode!r}")
     if record is not None:
-        _keep(record, results)
-    _show(results, as_json)
-    _judge(results)
+        check_place(record)
+    if mode == "record" and streams:
+        raise ConfigError(
+            "--barge-in-at, --loss and --jitter need a stream; leave --mode record out"
+        )
 
 
 def _parameters(given: list[str]) -> dict[str, str]:
@@ -162,6 +191,14 @@ async def _all_calls(
 
         found = await asyncio.gather(*(one_caller(index) for index in range(calls)))
     return [result for results in found for result in results]
+
+
+def _report(results: list[CallResult], record: Path | None, as_json: bool) -> None:
+    """Keep the recordings, print what was measured, and fail where somebody was left without an answer."""
+    if record is not None:
+        _keep(record, results)
+    _show(results, as_json)
+    _judge(results)
 
 
 def _keep(path: Path, results: list[CallResult]) -> None:

@@ -140,14 +140,8 @@ class Calls:
         run, beside the configured ones.
         """
         self.check_room()
-        policy = replace(
-            self.settings.conversation, use_turn_detector=bool(self.settings.models.turn)
-        )
-        if not self.models.partials:
-            policy = replace(policy, partial_every_ms=0)
-        call_id = secrets.token_hex(8)
+        call_id, policy = secrets.token_hex(8), self._policy(adapt)
         watch, tap = self._hub.watch(call_id), self.recordings.tap(call_id)
-        policy = adapt(policy) if adapt else policy
         trace = CallTrace(policy, call_id) if self.settings.trace_dir is not None else None
         call = Call(
             call_id,
@@ -169,16 +163,28 @@ class Calls:
                 yield call
         finally:
             watch.end(call.now_ms, self.recordings.end(tap, call.now_ms).fields())
-            del self._sessions[call_id]
-            call.let_go()
-            self._trimmer.call_ended(len(self._sessions))
-            if not self._sessions:
-                self._empty.set()
-            self._note_end(call)
-            if self._on_end is not None:
-                self._on_end(call.records)
+            self._forget(call)
             if trace is not None:
                 await self._keep_trace(call_id, trace.lines)
+
+    def _policy(self, adapt: Callable[[Policy], Policy] | None) -> Policy:
+        """The configured policy, with what the models and the client cannot do taken out of it."""
+        settings = self.settings
+        policy = replace(settings.conversation, use_turn_detector=bool(settings.models.turn))
+        if not self.models.partials:
+            policy = replace(policy, partial_every_ms=0)
+        return adapt(policy) if adapt else policy
+
+    def _forget(self, call: Call) -> None:
+        """The call is over."""
+        del self._sessions[call.call_id]
+        call.let_go()
+        self._trimmer.call_ended(len(self._sessions))
+        if not self._sessions:
+            self._empty.set()
+        self._note_end(call)
+        if self._on_end is not None:
+            self._on_end(call.records)
 
     def _note_end(self, call: Call) -> None:
         records = call.records
