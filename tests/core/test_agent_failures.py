@@ -59,14 +59,14 @@ def test_a_language_model_that_fails_after_the_first_sound(call: Call) -> None:
     world.fail["Generate"] = 1
     world.fail_after_words = 6
     world.delays.token = 100
-    world.run(8_000)
+    world.run(9_000)
     failed, apology = world.actions(act.ReplyEnded)
     assert failed.status == "failed"
     assert failed.heard == "It is just"  # the clause that had been made
     assert failed.unheard == "after three o'clock"
     assert apology.heard == world.policy.apology
     assert ("assistant", "It is just") in world.transcript()
-    lives(world, 9_000)
+    lives(world, 10_000)
 
 
 def test_without_an_apology_the_caller_just_has_the_floor(call: Call) -> None:
@@ -144,7 +144,7 @@ def test_text_to_speech_that_keeps_failing(call: Call) -> None:
 def test_text_to_speech_that_makes_no_sound(call: Call) -> None:
     world = asked(call, preemptive_generation_after_ms=0, apology="")
     world.hang("Synthesize")
-    world.run(2_700)
+    world.run(3_600)
     for number in (0, 1):
         world.feed(ev.SegmentComplete(world.actions(act.Synthesize)[number].job))
     world.run(5_000)

@@ -93,6 +93,7 @@ def test_no_function_runs_for_a_guess(call: Call) -> None:
     # livekit 3414, 3702, 5924: speculation that runs functions, or runs them twice.
     world = with_tool(call)
     world.finished = lambda words: 0.1 if words.endswith("weather") else 0.9
+    world.text_end_probability = world.finished
     world.speak(1_000, "how is the weather", 1_200)
     world.speak(2_700, "in Oslo", 700)
     world.run(2_750)

@@ -147,6 +147,7 @@ def test_turns_that_may_not_be_reopened_become_two(call: Call) -> None:
 
 def test_a_wrong_turn_detector_only_delays(call: Call) -> None:
     world = call()
+    world.text_end_probability = lambda words: None
     world.finished = lambda words: 0.0
     world.speak(1_000, "what time is it", 1_200)
     world.run(9_000)
@@ -178,7 +179,7 @@ def test_a_judgement_of_other_words_says_nothing(call: Call) -> None:
     world.at(1_900, ev.TextEndScored(generate.job + 99, 0.0))
     world.run(9_000)
     (record,) = (action.record for action in world.actions(act.TurnRecorded))
-    assert record.text_end_probability is None
+    assert record.text_end_probability == world.text_end_probability("what do I need")
     assert record.committed_ms is not None
     assert record.speech_end_ms is not None
     assert record.committed_ms - record.speech_end_ms < 400

@@ -19,6 +19,7 @@ def world() -> World:
     made = World(Policy(greeting="Hello there.", goodbye="Goodbye then.", idle_prompt_after_ms=0))
     made.reply = lambda words: SEA if "sea" in words else f"You said: {words}."
     made.finished = lambda words: 0.2 if words.endswith("time") else 0.9
+    made.text_end_probability = lambda words: 0.05 if words.endswith("time") else 0.97
     made.speak(5_000, "tell me about the sea", 1_200)
     made.speak(8_500, "no tell me about the <sky>", 1_500)
     made.speak(15_000, "what time", 600)

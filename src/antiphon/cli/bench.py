@@ -207,6 +207,39 @@ def barge_in(
     _print(result, as_json, result_tables.barge_in_table(result))
 
 
+@app.command("endpoint")
+def endpoint(
+    folder: Annotated[Path, typer.Argument(help="Recordings of one turn each, with an index.tsv.")],
+    offline: Annotated[
+        bool, typer.Option("--offline", help="In virtual time, without a server.")
+    ] = False,
+    signs: Annotated[
+        Path | None,
+        typer.Option(help="What was heard: read from here if it exists, else written here."),
+    ] = None,
+    sets: Sets = None,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count how many people are cut off in a pause, and how long the others wait, for each way to decide."""
+    from antiphon.cli.common import settings_with, weight_store
+    from antiphon.client.bench import endpoint, pauses, result_tables
+
+    settings = settings_with([*(sets or ())])
+    if not offline:
+        raise ConfigError("bench endpoint cannot call a server in real time yet; add --offline")
+    if signs is not None and signs.exists():
+        heard = pauses.load(signs)
+    else:
+        heard = endpoint.hear_all(folder, weight_store(), settings.agent.prompt, _tell_heard)
+        if signs is not None:
+            pauses.save(signs, heard)
+    found = endpoint.summary(heard, settings.conversation)
+    options = {"folder": folder.name, "set": sets or []}
+    result = _finish("endpoint", options, found, output, endpoint.chart)
+    _print(result, as_json, result_tables.endpoint_table(result))
+
+
 @app.command("soak")
 def soak(
     calls: Annotated[int, typer.Option(help="Short calls in all.", min=1)] = 10_000,
@@ -330,3 +363,8 @@ def _print(result: Mapping[str, Any], as_json: bool, *tables: Table) -> None:
 
     for table in tables:
         Console().print(table)
+
+
+def _tell_heard(done: int, of: int) -> None:
+    if done % 20 == 0 or done == of:
+        typer.echo(f"{done} of {of} recordings heard", err=True)

@@ -388,7 +388,7 @@ def check_policy(policy: Policy) -> Policy:
         name, value = field.name, getattr(policy, field.name)
         if name in NEGOTIATED and value:
             raise ValueError(f"{name}: each client says that itself; it cannot be set")
-        if name.endswith("_threshold") and not 0 <= value <= 1:
+        if (name.endswith("_threshold") or name == "patience") and not 0 <= value <= 1:
             raise ValueError(f"{name}: must be between 0 and 1, got {value}")
         if type(value) is int and value < 0:
             raise ValueError(f"{name}: must not be negative, got {value}")

@@ -1,13 +1,16 @@
 """How much silence ends a turn, given how it sounds, how it reads, and what was asked for.
 
-A turn detector errs in about one case of five either way (MODELS.md), so its word shortens or lengthens the wait and
-never decides alone; a silence limit always stands beside it. English word lists; other languages fall back on sound
-and punctuation. Pure functions.
+A turn detector errs in about one case of five either way (MODELS.md), and so do the words. So the wait depends smoothly
+on both: `Weights` says how, fitted on human speech by `bench/endpointing/train.py`, and `patience` moves the whole
+curve. Silence limits stand beside it. English word lists; other languages fall back on sound and punctuation. Pure
+functions.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 
 from antiphon.core.policy import Policy
 
@@ -83,6 +86,33 @@ def being_dictated(text: str, question: str = "") -> bool:
     return asked and _spelled(words[-1])
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How the wait depends on the signs: `wait_ms * exp(-(detector * D + words * W))`.
+
+    D and W are log odds: of the turn detector's probability against `turn_threshold`, and of the text end-of-turn
+    probability against `usual_text_end`. Nothing here knows how long the user has spoken: recorded commands are all of
+    one length, which would teach nothing about people.
+    """
+
+    wait_ms: float
+    """Of a turn whose signs say nothing, at a patience of one half."""
+    detector: float
+    words: float
+    usual_text_end: float
+    """Probability that says nothing; also assumed where the words are not judged."""
+    patience_factor: float
+    """How many times longer the wait is at a patience of 1 than at one half, and shorter at 0."""
+
+
+WEIGHTS = Weights(
+    wait_ms=1_000.0, detector=0.15, words=0.3, usual_text_end=0.15, patience_factor=2.5
+)
+"""Fitted with Silero, Smart Turn 3.2, Moonshine tiny and Qwen2.5 0.5B; docs/decisions/0020 has data and figures."""
+_LEAST_PROBABILITY = 0.01
+"""Detectors are not as sure as they say."""
+
+
 def silence_needed_ms(
     policy: Policy,
     text: str | None,
@@ -91,6 +121,7 @@ def silence_needed_ms(
     text_end_probability: float | None = None,
     question: str = "",
     interrupting: bool = False,
+    weights: Weights = WEIGHTS,
 ) -> int:
     """Silence after which the turn is over.
 
@@ -102,32 +133,37 @@ def silence_needed_ms(
         return policy.max_silence_ms
     if being_dictated(text, question):
         return max(policy.dictation_silence_ms, policy.max_silence_ms)
+    if policy.text_end_threshold <= 0:
+        text_end_probability = None
     dangling = text_end_probability is not None and text_end_probability < policy.text_end_threshold
     unfinished = dangling or looks_unfinished(text)
     if probability is None:
         if policy.use_turn_detector:
             return policy.max_silence_ms
         return policy.max_silence_ms if unfinished else policy.plain_silence_ms
-    if probability > policy.turn_threshold:
-        if dangling:
-            assert text_end_probability is not None
-            return _between(policy, 1 - text_end_probability / policy.text_end_threshold)
-        # "No, I meant ...": who interrupts often makes the agent stop first, and then says why.
-        opening = interrupting and len(_TOKEN.findall(text)) <= _OPENING_WORDS
-        return policy.unsure_silence_ms if unfinished or opening else policy.min_silence_ms
-    if unfinished:
-        return policy.max_silence_ms
-    if probability >= policy.turn_threshold / 2:
-        return policy.unsure_silence_ms
-    # It sounds unfinished and the words do not say: the surer the detector the longer.
-    return _between(policy, 1 - probability / (policy.turn_threshold / 2))
+    # "No, I meant ...": who interrupts often makes the agent stop first, and then says why.
+    opening = interrupting and len(_TOKEN.findall(text)) <= _OPENING_WORDS
+    least_ms = policy.unsure_silence_ms if unfinished or opening else policy.min_silence_ms
+    if unfinished and probability <= policy.turn_threshold:
+        least_ms = policy.max_silence_ms
+    calibrated_ms = _calibrated_ms(policy, probability, text_end_probability, weights)
+    return round(min(max(calibrated_ms, least_ms), policy.max_silence_ms))
 
 
-def _between(policy: Policy, doubt: float) -> int:
-    """`doubt` 0 to 1, whether the turn is over; something else says that it is."""
-    return policy.unsure_silence_ms + round(
-        doubt * (policy.max_silence_ms - policy.unsure_silence_ms) * 0.6
-    )
+def _calibrated_ms(
+    policy: Policy, probability: float, text_end_probability: float | None, weights: Weights
+) -> float:
+    sound = _log_odds(probability) - _log_odds(policy.turn_threshold)
+    usual = weights.usual_text_end
+    words = _log_odds(usual if text_end_probability is None else text_end_probability)
+    doubt = -(weights.detector * sound + weights.words * (words - _log_odds(usual)))
+    scale = math.pow(weights.patience_factor, 2 * policy.patience - 1)
+    return weights.wait_ms * scale * math.exp(doubt)
+
+
+def _log_odds(probability: float) -> float:
+    inside = min(max(probability, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
+    return math.log(inside / (1 - inside))
 
 
 def _last_word(text: str) -> str:

@@ -31,10 +31,12 @@ class Policy:
     """Silence after which a reply is generated preemptively: prepared, unheard, in case the turn is over. 0: never."""
     transcribe_ahead: bool = True
     """Transcribe at the first silent window already, before the pause is credible."""
+    patience: float = 0.5
+    """How long to wait for a caller who may go on: 0 answers soonest and cuts off most, 1 waits longest."""
     min_silence_ms: int = 240
-    """Silence that ends a turn which sounds and reads finished."""
+    """No turn ends after less silence, however finished it sounds and reads."""
     unsure_silence_ms: int = 700
-    """Silence that ends a turn when sound and words disagree."""
+    """Nor after less than this when the words ask for more, or only stop the agent."""
     max_silence_ms: int = 1800
     """Silence that ends any turn, dictation apart."""
     dictation_silence_ms: int = 2500
@@ -42,13 +44,13 @@ class Policy:
     plain_silence_ms: int = 600
     """Silence that ends a turn when there is no turn detector to ask."""
     turn_threshold: float = 0.5
-    """Turn-detector probability above which a turn sounds finished."""
+    """Turn-detector probability that says nothing: above it a turn sounds finished, the wait is shorter."""
     text_end_threshold: float = 0.02
     """A turn reads unfinished when the language model gives its words less than this to end there; 0: do not ask it."""
     use_turn_detector: bool = True
     """False: there is none, go by words and silence."""
-    rescore_every_ms: int = 128
-    """While a pause lasts and sounds unfinished, the detector is asked again this often."""
+    rescore_every_ms: int = 0
+    """While a pause lasts, the detector is asked again this often, until `unsure_silence_ms`; 0: once."""
     reopen_turns: bool = True
     """A user who goes on before the reply is audible continues the same turn."""
     max_turn_ms: int = 120_000

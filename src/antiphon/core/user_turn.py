@@ -104,14 +104,14 @@ class UserTurn:
         return vad.heard_ms - self.ahead_ms >= TRANSCRIBE_AHEAD_EVERY_MS
 
     def score_due(self, policy: Policy, vad: SpeechDetector) -> bool:
-        """The pause has lasted long enough for a first question, or the last answer was "unfinished"."""
+        """The pause has lasted long enough for a first question, or for one more since the last answer."""
         if self.forced or not policy.use_turn_detector:
             return False
         if self.scored_ms <= vad.voiced_until_ms:  # not asked since the user fell silent
             return vad.paused
         return (
-            self.probability is not None
-            and self.probability <= policy.turn_threshold
+            policy.rescore_every_ms > 0
+            and self.probability is not None
             and vad.heard_ms - self.scored_ms >= policy.rescore_every_ms
             and vad.silence_ms <= policy.unsure_silence_ms
         )

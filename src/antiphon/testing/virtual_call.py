@@ -80,7 +80,7 @@ class World:
     """What a function of ours wants said when it takes long."""
     finished: Callable[[str], float] = lambda words: 0.9
     """Words so far -> what the turn detector says."""
-    text_end_probability: Callable[[str], float | None] = lambda words: None
+    text_end_probability: Callable[[str], float | None] = lambda words: 0.97
     """Words so far -> what the language model gives them to end there; None: it does not judge."""
     fail: dict[str, int] = field(default_factory=dict)
     """Action name -> how many of them fail before they work again."""

@@ -196,3 +196,20 @@ def soak_chart(result: Mapping[str, Any]) -> str:
         if sample["memory_mb"] is not None
     ]
     return charts.lines("Many short calls", "calls so far", "memory, MB", {"resident": memory})
+
+
+# -- endpoint -------------------------------------------------------------------------------------
+
+
+def endpoint_table(result: Mapping[str, Any]) -> Table:
+    levels = result["mean_ms_at_cut_off_share"]
+    shares = list(next(iter(levels.values())))
+    table = _table("Mean ms from the end of speech, at most so many cut off", "rule", *shares)
+    for name, found in levels.items():
+        table.add_row(name, *(_cell(found[share]) for share in shares))
+    ours = result["ours"]
+    table.caption = (
+        f"ours as set: {ours['cut_off']} of {ours['turns']} cut off, median / P95 "
+        f"{_pair(ours['latency_ms'])} ms"
+    )
+    return table

@@ -35,6 +35,8 @@ _VADS = {"server_vad": SERVER_VAD, "semantic_vad": SEMANTIC_VAD}
 _NOISE_LEVELS = {"near_field": 2, "far_field": 3}
 _WAITS_MS = {"low": 8_000, "medium": 4_000, "auto": 4_000, "high": 2_000}
 """Longest silence by eagerness, as the hosted service documents it."""
+_PATIENCE = {"low": 0.75, "high": 0.25}
+"""By eagerness; else the owner's."""
 _PLAIN = (
     "output_modalities",
     "instructions",
@@ -297,7 +299,8 @@ def policy_of(session: SessionConfig, base: Policy) -> Policy:
         idle_prompt_after_ms=vad.get("idle_timeout_ms") or 0,
     )
     if vad["type"] == "semantic_vad":
-        return _semantic(policy, _WAITS_MS[vad["eagerness"]])
+        patience = _PATIENCE.get(vad["eagerness"], policy.patience)
+        return _semantic(replace(policy, patience=patience), _WAITS_MS[vad["eagerness"]])
     return _by_silence(policy, vad)
 
 
